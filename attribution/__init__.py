@@ -1,0 +1,54 @@
+"""Which parts of a prompt made a language model write what it wrote.
+
+    import attribution as at
+
+    result = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
+    print(result)
+
+Importing this package loads neither torch nor transformers: each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attribution.errors import AttributionError
+    from attribution.explainer import explain
+    from attribution.local_attribution import LocalLLMAttributor
+    from attribution.method import Method, list_methods
+    from attribution.models import load
+    from attribution.result import Attribution
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attribution",
+    "AttributionError",
+    "LocalLLMAttributor",
+    "Method",
+    "explain",
+    "list_methods",
+    "load",
+]
+
+_HOMES = {
+    "Attribution": "attribution.result",
+    "AttributionError": "attribution.errors",
+    "LocalLLMAttributor": "attribution.local_attribution",
+    "Method": "attribution.method",
+    "explain": "attribution.explainer",
+    "list_methods": "attribution.method",
+    "load": "attribution.models",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'attribution' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,132 @@
+"""The command line: `attribution explain PROMPT`, `attribution methods`. `--help` answers without torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import attribution
+from attribution.errors import AttributionError, InputError
+
+app = typer.Typer(
+    name="attribution",
+    help="Which parts of a prompt made a language model write what it wrote.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"attribution {attribution.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version  # its callback has answered
+
+
+@app.command()
+def explain(
+    prompt: Annotated[str, typer.Argument(help="The text that the model reads; - reads it from standard input.")],
+    output: Annotated[
+        str | None, typer.Option(help="The text whose causes are asked; by default what the model writes.")
+    ] = None,
+    model: Annotated[str, typer.Option(help='"demo", a Hugging Face id, or a folder.')] = "demo",
+    method: Annotated[str, typer.Option(help="A name that `attribution methods` lists.")] = "leave_one_out",
+    units: Annotated[str, typer.Option(help="What gets a score: token or word.")] = "word",
+    target: Annotated[str, typer.Option(help="What is explained: logprob, prob, logit or entropy.")] = "logprob",
+    max_new_tokens: Annotated[int, typer.Option(help="How many tokens the model may write.")] = 20,
+    why: Annotated[str | None, typer.Option(help="Ask only about this part of the output.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Also write the result to this file (safetensors).")] = None,
+) -> None:
+    """Show which words of PROMPT made the model write its answer."""
+    from attribution.explainer import explain as explain_prompt
+
+    text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
+    if save is not None and not save.parent.is_dir():
+        # Said before the work, not after it.
+        raise InputError(f"Expected a file in a folder that exists, got {str(save)!r}.")
+    result = explain_prompt(
+        model, text, output=output, max_new_tokens=max_new_tokens, method=method, units=units, target=target
+    )
+    view = result.text_view(why)
+    if save is not None:
+        result.save(save)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        _console().print(view)
+
+
+@app.command()
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the attribution methods: what a score is, what they need, promise and cost."""
+    from attribution.method import list_methods
+
+    n_units, n_outputs = 20, 7
+    known = list_methods()
+    if as_json:
+        rows = [
+            {
+                "name": method.name,
+                "summary": method.summary,
+                "needs": sorted(method.needs),
+                "laws": sorted(method.laws),
+                "signed": method.signed,
+                "options": method.options,
+            }
+            for method in known
+        ]
+        typer.echo(json.dumps(rows))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("method", no_wrap=True)
+    table.add_column(f"passes for {n_units} units and {n_outputs} outputs", max_width=22)
+    table.add_column("what a score is")
+    for method in known:
+        cost = method.cost(n_units, n_outputs)
+        passes = [f"{n} {kind}" for n, kind in ((cost.forwards, "forward"), (cost.backwards, "backward")) if n]
+        table.add_row(Text(method.name, "bold"), Text(" + ".join(passes)), Text(method.summary))
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Standard output as rich sees it: width, colours, NO_COLOR and pipes are its business."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: runs the command line and exits; an error of ours is one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that cannot show a character gets its number, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(arguments)
+    except AttributionError as error:
+        typer.echo(f"attribution: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

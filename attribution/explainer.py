@@ -1,0 +1,124 @@
+"""explain: the one verb. A model and a prompt go in, a result comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import attribution
+from attribution.errors import InputError
+from attribution.method import Method, build_method
+from attribution.models import load
+from attribution.models.local import LocalModel
+from attribution.problem import LocalProblem
+from attribution.prompt import Prompt, check_prompt, divide
+from attribution.result import Attribution, Output, Unit
+from attribution.target import named_target
+
+ABLATIONS = ("delete",)
+
+
+def explain(
+    model: LocalModel | str | Path | tuple[Any, Any],
+    prompt: str,
+    *,
+    output: str | Sequence[int] | None = None,
+    max_new_tokens: int = 20,
+    method: str | Method = "leave_one_out",
+    units: str = "word",
+    target: str = "logprob",
+    ablation: str = "delete",
+    seed: int = 0,
+) -> Attribution:
+    r"""A score for every part of the prompt and every token of the output.
+
+    - `model`: what `attribution.load` gave, or anything it takes.
+    - `prompt`: the text that the model reads.
+    - `output`: the text, or the ids, whose causes are asked; None for the greedy continuation of the prompt, of at most
+      `max_new_tokens` tokens.
+    - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
+    - `units`: what gets a score, `"token"` or `"word"`.
+    - `target`: what is explained of each output token, `"logprob"` (nats), `"prob"`, `"logit"` or `"entropy"`.
+    - `ablation`: what an absent unit means, `"delete"` (its ids are removed and later ones move up).
+    - `seed`: of all randomness; the same call gives the same numbers.
+
+    Raises `InputError` for an argument that is not as above, `CapabilityError` where the method needs what the model
+    cannot give, `ContextWindowError` where prompt and output are too long for the model, and `ModelError` where the
+    model cannot be used as it is.
+
+    >>> import attribution as at
+    >>> result = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
+    >>> result.output
+    '\n\nThe answer is 3.<eos>'
+    """
+    chosen = build_method(method)
+    wanted = named_target(target)
+    if ablation not in ABLATIONS:
+        raise InputError(f"Expected an ablation out of {', '.join(map(repr, ABLATIONS))}, got {ablation!r}.")
+    text = check_prompt(prompt)
+    # bool is a subclass of int, and True is no count.
+    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise InputError(f"Expected max_new_tokens as a whole number from 1 on, got {max_new_tokens!r}.")
+    local = load(model)
+    divided = divide(text, local.encode(text), units)
+    ids = _output_ids(local, divided, output, max_new_tokens)
+    problem = LocalProblem(local, divided, ids, wanted, output_units=units == "token")
+    chosen.check(problem)
+    scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
+    logprobs = problem.logprobs().tolist()
+    n_prompt = len(divided.units)
+    return Attribution(
+        scores=scores[:, :n_prompt].astype(np.float32),
+        # A token is no cause of itself nor of what came before it; what a method measured there is rounding.
+        output_scores=np.tril(scores[:, n_prompt:], -1).astype(np.float32) if units == "token" else None,
+        units=tuple(_prompt_units(local, divided)),
+        outputs=tuple(map(Output, local.output_texts(ids), ids, logprobs)),
+        prompt=text,
+        granularity=units,
+        method={
+            "name": chosen.name,
+            "options": chosen.options,
+            "signed": chosen.signed,
+            "unit": chosen.unit.format(target=wanted.unit),
+        },
+        target=target,
+        ablation=ablation if "value" in chosen.needs else None,
+        seed=seed,
+        model=local.describe(),
+        cost=asdict(problem.cost),
+        versions={
+            "attribution": attribution.__version__,
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+    )
+
+
+def _output_ids(
+    model: LocalModel, prompt: Prompt, output: str | Sequence[int] | None, max_new_tokens: int
+) -> tuple[int, ...]:
+    ids = prompt.encoding.ids
+    if output is None:
+        model.check_length(len(ids), max_new_tokens)
+        return model.generate(ids, max_new_tokens)
+    given = model.encode_output(prompt.text, ids, output) if isinstance(output, str) else model.check_ids(output)
+    if not given:
+        raise InputError(
+            "Expected an output with at least one token, got an empty one. Leave it out and the model writes."
+        )
+    return given
+
+
+def _prompt_units(model: LocalModel, prompt: Prompt) -> list[Unit]:
+    units: list[Unit] = []
+    for unit in prompt.units:
+        first, last = unit.tokens
+        text = model.decode(prompt.encoding.ids[first:last]) if unit.special else prompt.unit_text(unit)
+        units.append(Unit(text, *unit.characters, first, last, "special" if unit.special else "prompt", unit.special))
+    return units

@@ -1,0 +1,124 @@
+"""Method: what every attribution method is, and how methods are found by name.
+
+A new method is one file in `attribution/methods/` with one class: it then appears in `explain`, on the command line and
+in the conformance tests, with no other edit. Its name is the name of the file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from attribution.errors import CapabilityError, InputError, UnknownMethodError
+from attribution.problem import Cost, Need, Problem
+
+LAWS: Mapping[str, str] = {
+    "deterministic": "the seed changes nothing",
+    "dummy": "a unit that changes nothing scores 0",
+    "additive": "where the value is a sum of the units' own worths, every unit scores its worth",
+    "complete": "where the value is a sum of the units' own worths, the scores add up to the value of all minus none",
+    "nonnegative": "no score is below 0",
+}
+"""What methods may promise. The tests hold each promise on problems whose answers are known."""
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """An attribution method; its fields are its options. The first line of its docstring says what a score is.
+
+    `needs` names what of a problem it uses, `laws` what it promises (see `LAWS`), `signed` is False where a score says
+    how much but not which way. `unit` is what scores are measured in, with `{target}` for the unit of the target.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    laws: ClassVar[frozenset[str]]
+    signed: ClassVar[bool] = True
+    unit: ClassVar[str] = "{target}"
+
+    @abstractmethod
+    def cost(self, n_units: int, n_outputs: int) -> Cost:
+        """The passes it takes, before any is made; `tokens` stays 0, since only a problem knows them."""
+
+    @abstractmethod
+    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "output unit"]:
+        """The score of every unit for every output token. All randomness comes from `rng`."""
+
+    @property
+    def name(self) -> str:
+        """The name it is found by."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def summary(self) -> str:
+        """What a score of it is, in one line."""
+        return (type(self).__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options and their values."""
+        return asdict(self)
+
+    def check(self, problem: Problem) -> None:
+        """Raises `CapabilityError` where the problem lacks something that the method needs."""
+        missing = self.needs - problem.offers
+        if missing:
+            able = [method.name for method in list_methods() if method.needs <= problem.offers]
+            raise CapabilityError(
+                f"{self.name} needs {' and '.join(sorted(missing))}, which this model does not give. "
+                f"Use {', '.join(able) or 'another model'}."
+            )
+
+
+def list_methods() -> tuple[Method, ...]:
+    """Every attribution method with its default options, by name; each knows its `summary`, `needs`, `laws` and `cost`.
+
+    >>> import attribution as at
+    >>> [method.name for method in at.list_methods() if "gradients" not in method.needs]
+    ['leave_one_out']
+    """
+    return tuple(kind() for kind in _discover().values())
+
+
+def build_method(method: str | Method) -> Method:
+    """The method of this name with its default options, or the method itself.
+
+    Raises `UnknownMethodError` with the nearest names, and `InputError` for anything that is no method.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, type):
+        raise InputError(f"Expected a method, got the class {method.__name__}. Type {method.__name__}() instead.")
+    if not isinstance(method, str):
+        raise InputError(f"Expected a method's name or a Method with its options, got {type(method).__name__}.")
+    known = _discover()
+    if method not in known:
+        raise UnknownMethodError(f"Expected a method out of {', '.join(known)}, got {method!r}.")
+    return known[method]()
+
+
+@cache
+def _discover() -> dict[str, type[Method]]:
+    package = import_module("attribution.methods")
+    found: dict[str, type[Method]] = {}
+    for module in sorted(iter_modules(package.__path__), key=lambda module: module.name):
+        if module.name.startswith("_"):
+            continue
+        contents = vars(import_module(f"{package.__name__}.{module.name}")).values()
+        own = [kind for kind in contents if _is_method(kind) and kind.__module__.endswith(f".{module.name}")]
+        if len(own) != 1:
+            raise TypeError(f"attribution/methods/{module.name}.py must define one Method, it defines {len(own)}.")
+        found[module.name] = own[0]
+    return found
+
+
+def _is_method(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Method) and kind is not Method

@@ -1,0 +1,326 @@
+"""Causal language models of transformers, as the engines see them. The only file that imports transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from attribution.errors import (
+    ContextWindowError,
+    InputError,
+    ModelError,
+    ModelLoadError,
+    NonFiniteError,
+)
+from attribution.models.demo import FOLDER as DEMO_FOLDER
+from attribution.prompt import Encoding
+
+
+class LocalModel:
+    """A model and its tokenizer. Nothing here changes either of them: what a call alters, it puts back.
+
+    `model` is any causal language model of transformers and must be in evaluation mode when it is used; `tokenizer`
+    is the one it was trained with; `name` says in results which model it was.
+
+    Raises `InputError` for objects of another kind, and `ModelError` where the two do not belong together.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> None:
+        if not isinstance(model, nn.Module) or not hasattr(model, "get_input_embeddings"):
+            raise InputError(f"Expected a causal language model of transformers, got {type(model).__name__}.")
+        if not callable(tokenizer):
+            raise InputError(f"Expected a tokenizer that can be called on a text, got {type(tokenizer).__name__}.")
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
+        self.name = name or str(getattr(model, "name_or_path", "") or type(model).__name__)
+        self._takes_rows = "logits_to_keep" in signature(self.model.forward).parameters
+
+    # What it is
+
+    @property
+    def embedding_layer(self) -> nn.Module:
+        """The layer that turns ids into the vectors that the first block reads."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids the embedding layer knows."""
+        return int(cast(Any, self.embedding_layer).weight.shape[0])
+
+    @property
+    def context_window(self) -> int | None:
+        """How many tokens the model can read at once; None where its config does not say."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "max_position_embeddings", None)
+        return int(window) if window else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids must be for the model to read them."""
+        return cast(Any, self.embedding_layer).weight.device
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a generation: those of the generation config, else the tokenizer's end-of-sequence token."""
+        configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        if configured is None:
+            configured = getattr(self.tokenizer, "eos_token_id", None)
+        if configured is None:
+            return frozenset()
+        return frozenset([configured] if isinstance(configured, int) else configured)
+
+    @property
+    def start_id(self) -> int:
+        """The id that stands for "no text so far": BOS, or where there is none the end of the text before.
+
+        Raises `ModelError` where the tokenizer has neither.
+        """
+        for attribute in ("bos_token_id", "eos_token_id"):
+            found = getattr(self.tokenizer, attribute, None)
+            if found is not None:
+                return int(found)
+        raise ModelError(
+            "Everything before the output is to be removed, and this tokenizer has neither a BOS nor an EOS token to "
+            "start from. Keep at least one unit, or set tokenizer.bos_token."
+        )
+
+    def describe(self) -> dict[str, str | None]:
+        """Name, architecture, precision and revision, for the record in a result."""
+        config = self.model.config
+        return {
+            "name": self.name,
+            "architecture": type(self.model).__name__,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "revision": getattr(config, "_commit_hash", None),
+        }
+
+    # Text and ids
+
+    def encode(self, text: str) -> Encoding:
+        """The tokens of a prompt, with the special tokens that the tokenizer adds (BOS).
+
+        Raises `ModelError` where the tokenizer cannot say which characters a token stands for.
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError(
+                "Expected a fast tokenizer (one that knows which characters each token stands for), got "
+                f"{type(self.tokenizer).__name__}. Load it with AutoTokenizer.from_pretrained(..., use_fast=True)."
+            )
+        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        ids = self.check_ids(encoded["input_ids"])
+        special = tuple(bool(flag) for flag in encoded["special_tokens_mask"])
+        offsets = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])
+        return Encoding(ids, offsets, special)
+
+    def encode_output(self, prompt: str, prompt_ids: tuple[int, ...], output: str) -> tuple[int, ...]:
+        """The ids of an output that follows a prompt.
+
+        Both are tokenized together where that leaves the prompt's ids as they are, else the output by itself.
+        """
+        together = tuple(int(i) for i in self.tokenizer(prompt + output)["input_ids"])
+        if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
+            return self.check_ids(together[len(prompt_ids) :])
+        return self.check_ids(self.tokenizer(output, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens written out, nothing cleaned up."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def output_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text that each id adds to the output; together they are `decode(ids)`.
+
+        A character that is split over several tokens belongs to the first of them; the others add nothing.
+        """
+        texts = [""] * len(ids)
+        written, opened = "", 0
+        for end in range(1, len(ids) + 1):
+            text = self.decode(ids[:end])
+            if text.endswith("\N{REPLACEMENT CHARACTER}") and end < len(ids):
+                continue
+            texts[opened] = text[len(written) :]
+            written, opened = text, end
+        return texts
+
+    def check_ids(self, ids: object) -> tuple[int, ...]:
+        """The ids as integers that the embedding layer knows; `ModelError` otherwise."""
+        try:
+            known = tuple(int(i) for i in cast(Any, ids))
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"Expected the tokenizer to give a list of integer ids under 'input_ids', got {type(ids).__name__}."
+            ) from error
+        if known and not 0 <= min(known) <= max(known) < self.vocabulary_size:
+            raise ModelError(
+                f"The tokenizer gave id {max(known)} and the model's embedding has {self.vocabulary_size} rows. "
+                "Pass the tokenizer that belongs to this model."
+            )
+        return known
+
+    def check_length(self, prompt: int, output: int) -> None:
+        """Raises `ContextWindowError` where prompt and output (counts of tokens) do not fit into the model."""
+        window = self.context_window
+        if window is not None and prompt + output > window:
+            raise ContextWindowError(
+                f"The model reads at most {window} tokens and the prompt has {prompt}, the output {output}. "
+                "Shorten the prompt or ask for fewer tokens."
+            )
+
+    # Computing
+
+    @contextmanager
+    def borrowed(self) -> Generator[None]:
+        """The model with frozen parameters, for as long as the block runs; afterwards it is as it was.
+
+        Frozen parameters halve the cost of a backward pass and keep every gradient out of `.grad`. Raises `ModelError`
+        for a model in training mode, whose dropout would make scores random.
+        """
+        training = next((name or "model" for name, m in self.model.named_modules() if m.training), None)
+        if training is not None:
+            raise ModelError(
+                f"Expected a model in evaluation mode, but {training!r} is in training mode. Call model.eval()."
+            )
+        thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        try:
+            for parameter in thawed:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in thawed:
+                parameter.requires_grad_(True)
+
+    def logits(
+        self, ids: Int[Tensor, "batch token"], rows: Int[Tensor, " row"] | None = None
+    ) -> Float[Tensor, "batch row vocabulary"]:
+        """Next-token logits at the given positions (all of them by default), in at least float32.
+
+        Raises `NonFiniteError` where one of them is NaN.
+        """
+        rows_asked = {"logits_to_keep": rows} if rows is not None and self._takes_rows else {}
+        logits: Tensor = self.model(input_ids=ids, use_cache=False, **rows_asked).logits
+        if rows is not None and not rows_asked:
+            logits = logits[:, rows]
+        return _checked(logits)
+
+    def logits_with_leaf(
+        self, ids: Int[Tensor, " token"], rows: Int[Tensor, " row"] | None = None
+    ) -> tuple[Float[Tensor, "row vocabulary"], Float[Tensor, "1 token embed"]]:
+        """Logits as `logits` gives them, and the embeddings they can be differentiated by.
+
+        The leaf is the output of the embedding layer itself, so that a layer that scales what it looks up, and a model
+        that needs the ids elsewhere too, are both differentiated where the first block reads.
+        """
+        leaves: list[Tensor] = []
+
+        def make_leaf(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            leaves.append(output.detach().requires_grad_(True))
+            return leaves[-1]
+
+        handle = self.embedding_layer.register_forward_hook(make_leaf)
+        try:
+            logits = self.logits(ids[None], rows)
+        finally:
+            handle.remove()
+        if len(leaves) != 1:
+            raise ModelError(
+                f"Expected {self.name} to look its input up once per forward pass, it did so {len(leaves)} times. "
+                "Gradient methods do not know this architecture; use leave_one_out."
+            )
+        return logits[0], leaves[0]
+
+    @torch.no_grad()
+    def generate(self, ids: Sequence[int], max_new_tokens: int, *, stop: bool = True) -> tuple[int, ...]:
+        """The greedy continuation: the likeliest next token, again and again, with the K/V cache.
+
+        Sampling options and penalties of the generation config do not apply. With `stop` it ends after one of
+        `stop_ids`, which is part of it; without, it has exactly `max_new_tokens` tokens.
+        """
+        written: list[int] = []
+        step = torch.tensor([ids], device=self.device)
+        last_only = {"logits_to_keep": 1} if self._takes_rows else {}
+        cache: Any = None
+        with self.borrowed():
+            while len(written) < max_new_tokens:
+                known = {} if cache is None else {"past_key_values": cache}
+                answer = self.model(input_ids=step, use_cache=True, **known, **last_only)
+                written.append(int(_checked(answer.logits)[0, -1].argmax()))
+                if stop and written[-1] in self.stop_ids:
+                    break
+                cache = getattr(answer, "past_key_values", None)
+                # An architecture that keeps no such cache reads everything again.
+                unread = [*ids, *written] if cache is None else written[-1:]
+                step = torch.tensor([unread], device=self.device)
+        return tuple(written)
+
+
+def _checked(logits: Tensor) -> Tensor:
+    if logits.isnan().any():
+        raise NonFiniteError(
+            "The model's logits are NaN, so no score can be computed. Check the weights; in float16 load the model "
+            "with dtype=torch.bfloat16 or torch.float32."
+        )
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def load(source: object, **options: Any) -> LocalModel:
+    """See `attribution.load`."""
+    if isinstance(source, LocalModel):
+        _refuse_options(options)
+        return source
+    if isinstance(source, tuple):
+        pair = cast("tuple[Any, ...]", source)
+        if len(pair) != 2:
+            raise InputError(f"Expected a pair (model, tokenizer), got a tuple of {len(pair)}.")
+        _refuse_options(options)
+        return LocalModel(*pair)
+    if not isinstance(source, (str, Path)):
+        raise InputError(
+            'Expected "demo", a Hugging Face id, a folder or a pair (model, tokenizer), got '
+            f"{type(source).__name__}. For a model that you hold type at.load((model, tokenizer))."
+        )
+    if source == "demo":
+        options["dtype"] = options["dtype"] or torch.float32
+        with _quiet():
+            return _from_pretrained(DEMO_FOLDER, "demo", options | {"revision": None})
+    return _from_pretrained(source, str(source), options)
+
+
+def _from_pretrained(folder: str | Path, name: str, options: dict[str, Any]) -> LocalModel:
+    given = {key: value for key, value in options.items() if value is not None}
+    shared = {key: given[key] for key in ("revision", "trust_remote_code") if key in given}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **shared)
+        model = AutoModelForCausalLM.from_pretrained(folder, **given)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise ModelLoadError(f"No model could be loaded from {name!r}: {error}") from error
+    return LocalModel(model.eval(), tokenizer, name=name)
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    usual = {"trust_remote_code": False, "use_safetensors": True}
+    changed = [key for key, value in options.items() if value != usual.get(key)]
+    if changed:
+        raise InputError(
+            f"Expected no loading options with a model that is already loaded, got {', '.join(changed)}. "
+            "Pass them to from_pretrained."
+        )
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """No progress bar for a model that loads in an instant."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,252 @@
+"""Attribution: the result. Plain numbers and texts, frozen; it opens and saves without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from attribution.errors import InputError, MissingExtraError, ResultFileError
+
+if TYPE_CHECKING:
+    from attribution.views.text import TextView
+
+SCHEMA = 1
+"""Version of `to_dict` and of saved files. A file with a higher one is refused."""
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of the prompt that has a score.
+
+    `start` and `end` are characters in the prompt, `first_token` and `last_token` a half-open range of its token ids,
+    `special` marks what the tokenizer added (BOS), which has no characters; `text` then is the token's name.
+    """
+
+    text: str
+    start: int
+    end: int
+    first_token: int
+    last_token: int
+    role: str
+    special: bool
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output token: the text it adds, its id, and its log-probability in nats given all that comes before."""
+
+    text: str
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Which parts of a prompt made a model write each token of its output, and how this was found out.
+
+    `scores` is float32 `[output, unit]`; positive supports the output unless `method["signed"]` is False.
+    `output_scores` is float32 `[output, output]`: what each earlier output token did for the later ones, 0 from the
+    token itself on; it is None unless the units are tokens.
+    """
+
+    scores: Float32[Array, "output unit"]
+    output_scores: Float32[Array, "output output"] | None
+    units: tuple[Unit, ...]
+    outputs: tuple[Output, ...]
+    prompt: str
+    granularity: str
+    method: Mapping[str, Any]
+    """`name`, `options`, `signed`, and `unit`: what a score is measured in."""
+    target: str
+    ablation: str | None
+    """What an absent unit meant; None for a method that removes nothing."""
+    seed: int
+    model: Mapping[str, Any]
+    """`name`, `architecture`, `dtype`, `revision`."""
+    cost: Mapping[str, int]
+    """`forwards`, `backwards` and `tokens` that the scores took."""
+    versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.outputs), len(self.units))
+        if self.scores.shape != expected:
+            raise InputError(f"Expected scores of shape {expected} (outputs, units), got {self.scores.shape}.")
+        square = (len(self.outputs), len(self.outputs))
+        if self.output_scores is not None and self.output_scores.shape != square:
+            raise InputError(f"Expected output_scores of shape {square}, got {self.output_scores.shape}.")
+        for array in (self.scores, self.output_scores):
+            if array is not None:
+                array.setflags(write=False)
+
+    @property
+    def output(self) -> str:
+        """The whole output as text."""
+        return "".join(output.text for output in self.outputs)
+
+    # Reading it
+
+    def output_indices(self, outputs: int | str | Sequence[int] | None = None) -> list[int]:
+        """Indices of output tokens: all of them, one, several, or those that a piece of the output's text stands in.
+
+        A text means its first place in the output; an index below 0 counts from the end. Raises `InputError` for an
+        index or a text that the output does not have.
+        """
+        count = len(self.outputs)
+        if outputs is None:
+            return list(range(count))
+        if isinstance(outputs, str):
+            return self._indices_of_text(outputs)
+        indices = [outputs] if isinstance(outputs, int) else list(outputs)
+        for index in indices:
+            if not -count <= index < count:
+                raise InputError(f"Expected indices of output tokens from 0 to {count - 1}, got {index}.")
+        return [index % count for index in indices]
+
+    def _indices_of_text(self, text: str) -> list[int]:
+        start = self.output.find(text)
+        if start < 0 or not text:
+            raise InputError(f"Expected a part of the output {self.output!r}, got {text!r}.")
+        ends = np.cumsum([len(output.text) for output in self.outputs])
+        begins = ends - [len(output.text) for output in self.outputs]
+        return [i for i in range(len(ends)) if begins[i] < start + len(text) and ends[i] > start]
+
+    def total(self, outputs: int | str | Sequence[int] | None = None) -> Float32[Array, " unit"]:
+        """Score of every unit, summed over all outputs or the given ones (see `output_indices`); float32 `[unit]`."""
+        return self.scores[self.output_indices(outputs)].sum(axis=0, dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in it as plain lists, numbers and texts, ready for JSON; `schema` is the version of its layout."""
+        content = self._about()
+        content["scores"] = self.scores.tolist()
+        content["output_scores"] = None if self.output_scores is None else self.output_scores.tolist()
+        return content
+
+    def to_frame(self) -> Any:
+        """A table with one row per output token and unit: pandas where it is installed, else polars.
+
+        Raises `MissingExtraError` where neither is.
+        """
+        columns: dict[str, list[Any]] = {}
+        pairs = [(o, u) for o in range(len(self.outputs)) for u in range(len(self.units))]
+        columns["output"] = [o for o, _ in pairs]
+        columns["output_text"] = [self.outputs[o].text for o, _ in pairs]
+        columns["unit"] = [u for _, u in pairs]
+        columns["unit_text"] = [self.units[u].text for _, u in pairs]
+        for field in ("start", "end", "role", "special"):
+            columns[field] = [getattr(self.units[u], field) for _, u in pairs]
+        columns["score"] = self.scores.ravel().tolist()
+        for library in ("pandas", "polars"):
+            try:
+                return import_module(library).DataFrame(columns)
+            except ImportError:
+                continue
+        raise MissingExtraError("A table needs pandas or polars. Type: pip install pandas")
+
+    def text_view(self, outputs: int | str | Sequence[int] | None = None) -> TextView:
+        """What a terminal shows; scores are summed over the given outputs.
+
+        `rich` prints it, `str` makes plain text of it.
+        """
+        from attribution.views.text import TextView
+
+        return TextView(self.to_dict(), self.output_indices(outputs))
+
+    def __str__(self) -> str:
+        return str(self.text_view())
+
+    def __rich__(self) -> TextView:
+        return self.text_view()
+
+    # Keeping it
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the result to a safetensors file; an existing file is replaced once the new one is whole.
+
+        Raises `InputError` where the folder does not exist.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise InputError(
+                f"Expected a file in a folder that exists, got {str(path)!r}. Create {str(path.parent)!r} first."
+            )
+        if path.is_dir():
+            raise InputError(
+                f"Expected the name of a file, got the folder {str(path)!r}. Add a name such as result.safetensors."
+            )
+        arrays = {"scores": np.ascontiguousarray(self.scores)}
+        if self.output_scores is not None:
+            arrays["output_scores"] = np.ascontiguousarray(self.output_scores)
+        content = to_safetensors(arrays, metadata={"attribution": json.dumps(self._about())})
+        unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Attribution:
+        """The result that `save` wrote.
+
+        Raises `ResultFileError` for a file that is missing, damaged, no result, or written by a newer version.
+        """
+        name = str(path)
+        try:
+            with cast(Any, safe_open)(name, framework="numpy") as file:
+                metadata: str | None = (file.metadata() or {}).get("attribution")
+                arrays: dict[str, Array] = {key: file.get_tensor(key) for key in list(file.keys())}
+        except (OSError, SafetensorError) as error:
+            raise ResultFileError(f"No result can be read from {name!r}: {error}") from error
+        if metadata is None:
+            raise ResultFileError(f"{name!r} is a safetensors file, but no result of this library.")
+        try:
+            return cls._from_parts(json.loads(metadata), arrays)
+        except ResultFileError as error:
+            raise ResultFileError(f"{name!r}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ResultFileError(f"The result in {name!r} is damaged: {error!r}") from error
+
+    @classmethod
+    def _from_parts(cls, about: dict[str, Any], arrays: dict[str, Array]) -> Attribution:
+        schema = about.pop("schema")
+        if schema > SCHEMA:
+            raise ResultFileError(
+                f"it was written by a newer version (schema {schema}, this one reads up to {SCHEMA}). "
+                "Type: pip install -U llm-attribution"
+            )
+        for array in arrays.values():
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ResultFileError("its scores are damaged: not finite float32 numbers.")
+        about["units"] = tuple(Unit(**unit) for unit in about["units"])
+        about["outputs"] = tuple(Output(**output) for output in about["outputs"])
+        return cls(scores=arrays["scores"], output_scores=arrays.get("output_scores"), **about)
+
+    def _about(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON holds it."""
+        return {
+            "schema": SCHEMA,
+            "prompt": self.prompt,
+            "granularity": self.granularity,
+            "units": [asdict(unit) for unit in self.units],
+            "outputs": [asdict(output) for output in self.outputs],
+            "method": dict(self.method),
+            "target": self.target,
+            "ablation": self.ablation,
+            "seed": self.seed,
+            "model": dict(self.model),
+            "cost": dict(self.cost),
+            "versions": dict(self.versions),
+        }

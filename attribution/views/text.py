@@ -1,0 +1,191 @@
+"""What a terminal shows: the prompt as running text shaded by score, the output, and the strongest units.
+
+Prompts and outputs are untrusted: whatever could move a cursor, change a colour or turn the writing direction is shown
+as a visible mark, and no text is ever parsed as markup.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich.color import Color
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.style import Style
+from rich.text import Text
+
+LISTED = 10
+"""How many units the ranked list names."""
+
+_BAR = 20
+"""Width of the longest bar, in cells."""
+
+# Blue for, orange against: told apart by every common form of colour vision. Weak to strong.
+_SUPPORTS = ((198, 219, 239), (8, 69, 148))
+_OPPOSES = ((253, 208, 162), (166, 54, 3))
+_FAINT = 0.04  # of the strongest score: below that a unit is not shaded
+
+
+def visible(text: str, *, layout: bool = False) -> str:
+    """`text` with a visible mark for every character that a terminal would act upon.
+
+    With `layout` newlines stay and tabs become spaces; without, the result is one line.
+    """
+    return "".join(_mark(character, layout) for character in text)
+
+
+def _mark(character: str, layout: bool) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "\n" if layout else "⏎"
+    if character == "\t":
+        return "    " if layout else "⇥"
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    # Controls, formatting (direction, invisible), surrogates, line and paragraph separators. Joiners of emoji stay.
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in "\u200c\u200d":
+        return f"<U+{code:04X}>"
+    return character
+
+
+def shade(score: float, strongest: float) -> Style:
+    """The style of a score on a scale that ends at `strongest`: colour for its sign and strength.
+
+    The sign shows without colour too: what opposes is underlined, what is strong is bold.
+    """
+    strength = min(1.0, abs(score) / strongest) if strongest > 0 else 0.0
+    if strength < _FAINT:
+        return Style()
+    weak, strong = _SUPPORTS if score > 0 else _OPPOSES
+    red, green, blue = (round(w + (s - w) * strength) for w, s in zip(weak, strong, strict=True))
+    return Style(
+        bgcolor=Color.from_rgb(red, green, blue),
+        color="black" if _luminance(red, green, blue) > 0.18 else "bright_white",
+        bold=strength >= 0.5,
+        underline=score < 0,
+    )
+
+
+def _luminance(*rgb: int) -> float:
+    """Relative luminance as WCAG 2 defines it, 0 to 1; above 0.18 black ink has the better contrast."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def plain(renderable: Any, width: int = 100) -> str:
+    """What a pipe would get of it: no colours, no codes."""
+    written = StringIO()
+    Console(file=written, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(renderable)
+    return "\n".join(line.rstrip() for line in written.getvalue().split("\n")).rstrip("\n")
+
+
+class TextView:
+    """A result for the terminal: `rich` prints it with colours, `str` gives plain text.
+
+    `payload` is the dict of a result, `outputs` are the indices of the output tokens whose scores are summed.
+    """
+
+    def __init__(self, payload: Mapping[str, Any], outputs: Sequence[int]) -> None:
+        self._payload = payload
+        self._outputs = outputs
+        self._scores = [sum(payload["scores"][o][u] for o in outputs) for u in range(len(payload["units"]))]
+        ordinary = [abs(s) for s, unit in zip(self._scores, payload["units"], strict=True) if not unit["special"]]
+        self._strongest = max(ordinary, default=0.0)
+
+    def __str__(self) -> str:
+        return plain(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield self._heading()
+        yield Text()
+        yield self._prompt()
+        yield Text()
+        yield self._output()
+        yield Text()
+        yield from self._ranking()
+
+    def _heading(self) -> Text:
+        payload = self._payload
+        parts = [payload["method"]["name"], visible(payload["model"]["name"]), payload["target"]]
+        if payload["ablation"]:
+            parts.append(f"absent: {payload['ablation']}")
+        cost = payload["cost"]
+        passes = [f"{cost[kind]} {kind}" for kind in ("forwards", "backwards") if cost[kind]]
+        return Text(" · ".join([*parts, " + ".join(passes)]), style="dim")
+
+    def _prompt(self) -> Text:
+        """The prompt in its own layout, every unit shaded by its score."""
+        text, reached = Text(), 0
+        prompt: str = self._payload["prompt"]
+        for unit, score in zip(self._payload["units"], self._scores, strict=True):
+            if unit["special"]:
+                continue
+            text.append(visible(prompt[reached : unit["start"]], layout=True))
+            text.append(visible(prompt[unit["start"] : unit["end"]], layout=True), shade(score, self._strongest))
+            reached = unit["end"]
+        text.append(visible(prompt[reached:], layout=True))
+        return text
+
+    def _output(self) -> Text:
+        """The output after an arrow, the explained tokens in bold where they are not all of it."""
+        text = Text("→ ", style="bold")
+        chosen = set(self._outputs)
+        some = len(chosen) < len(self._payload["outputs"])
+        begun = False
+        for index, output in enumerate(self._payload["outputs"]):
+            # Newlines before the first word would only push it away from the arrow.
+            shown = visible(output["text"], layout=begun)
+            begun = begun or not output["text"].isspace()
+            style = Style(color="green", bold=some and index in chosen, reverse=some and index in chosen)
+            text.append(shown, style)
+        return text
+
+    def _ranking(self) -> Iterator[Text]:
+        units = self._payload["units"]
+        method = self._payload["method"]
+        asked = "the output"
+        if len(self._outputs) < len(self._payload["outputs"]):
+            asked = repr(visible("".join(self._payload["outputs"][o]["text"] for o in self._outputs)).strip())
+        names = _numbered([visible(unit["text"]) for unit in units])
+        ordinary = [u for u, unit in enumerate(units) if not unit["special"]]
+        ranked = sorted(ordinary, key=lambda u: -abs(self._scores[u]))
+        if self._strongest == 0:
+            yield Text(f"No {self._payload['granularity']} of the prompt matters for {asked}: every score is 0.")
+        else:
+            yield Text(f"Strongest {self._payload['granularity']}s for {asked}, in {method['unit']}:")
+            for place, u in enumerate(ranked[:LISTED], 1):
+                yield self._ranked(place, self._scores[u], names[u])
+            if len(ranked) > LISTED:
+                yield Text(f"    and {len(ranked) - LISTED} weaker", style="dim")
+        special = [f"{names[u]} {self._number(self._scores[u])}" for u, unit in enumerate(units) if unit["special"]]
+        if special and any(self._scores[u] for u, unit in enumerate(units) if unit["special"]):
+            yield Text(f"    special tokens, outside the scale: {', '.join(special)}", style="dim")
+
+    def _ranked(self, place: int, score: float, name: str) -> Text:
+        length = abs(score) / self._strongest * _BAR
+        # Full blocks support, hatched ones oppose.
+        bar = ("█" if score > 0 else "▒") * max(round(length), 1 if score else 0)
+        text = Text(f"{place:3d}  {self._number(score):>10}  ")
+        text.append(bar.ljust(_BAR), Style(color="blue" if score > 0 else "dark_orange"))
+        text.append(f"  {name}")
+        return text
+
+    def _number(self, score: float) -> str:
+        """Three significant digits at least, with a sign where there is one to tell."""
+        digits = f"{score:+.3f}" if abs(score) >= 0.01 or score == 0 else f"{score:+.1e}"
+        return digits if self._payload["method"]["signed"] else digits.removeprefix("+")
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, repeated ones told apart by their place: "apples (2 of 2)"."""
+    count, seen = Counter(names), Counter[str]()
+    numbered: list[str] = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(f"{name} ({seen[name]} of {count[name]})" if count[name] > 1 else name)
+    return numbered

@@ -1,0 +1,161 @@
+"""The command line, in a process of its own where streams and exit status matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+import attribution
+from attribution.cli import main
+from attribution.method import list_methods
+from attribution.result import Attribution
+
+PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "attribution", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+@pytest.fixture
+def cli(untyped, capsys: pytest.CaptureFixture[str]):
+    """Runs the entry point in this process: exit status, standard output and standard error."""
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return (left.value.code or 0, *capsys.readouterr())
+
+    return invoke
+
+
+def test_explain() -> None:
+    done = run("explain", PROMPT, "--why", "3")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "→ ⏎⏎The answer is 3.<eos>" in done.stdout
+    assert "Strongest words for '3', in nats:" in done.stdout
+    assert "\x1b" not in done.stdout  # a pipe
+
+
+def test_explain_as_json(cli) -> None:
+    _, out, _ = cli("explain", PROMPT, "--json", "--method", "saliency", "--units", "token")
+    content = json.loads(out)
+    assert content["prompt"] == PROMPT
+    assert content["method"]["name"] == "saliency"
+    assert content["granularity"] == "token"
+    assert len(content["scores"]) == len(content["outputs"])
+
+
+def test_explain_a_given_output_and_save_it(cli, tmp_path) -> None:
+    path = tmp_path / "r.safetensors"
+    _, out, _ = cli("explain", PROMPT, "--output", "\n\nThe answer is 5.", "--save", str(path), "--target", "prob")
+    assert "The answer is 5." in out
+    saved = Attribution.load(path)
+    assert saved.output == "\n\nThe answer is 5."
+    assert saved.target == "prob"
+
+
+def test_fewer_tokens(cli) -> None:
+    assert "→ ⏎⏎The\n" in cli("explain", PROMPT, "--max-new-tokens", "2")[1]
+
+
+def test_prompt_from_standard_input() -> None:
+    done = run("explain", "-", "--json", input=PROMPT + "\n")
+    assert json.loads(done.stdout)["prompt"] == PROMPT
+
+
+def test_methods(cli) -> None:
+    _, out, _ = cli("methods")
+    for method in list_methods():
+        assert method.name in out
+    listed = json.loads(cli("methods", "--json")[1])
+    assert [method["name"] for method in listed] == [method.name for method in list_methods()]
+    assert listed[-1]["options"] == {"norm": "l1"}
+
+
+def test_version_and_help(cli) -> None:
+    assert cli("--version") == (0, f"attribution {attribution.__version__}\n", "")
+    assert "explain" in cli("--help")[1]
+    assert "--max-new-tokens" in cli("explain", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", ""], "at least one word"),
+        (["explain", PROMPT, "--method", "shap"], "got 'shap'"),
+        (["explain", PROMPT, "--units", "letter"], "got 'letter'"),
+        (["explain", PROMPT, "--target", "loss"], "got 'loss'"),
+        (["explain", PROMPT, "--max-new-tokens", "0"], "got 0"),
+        (["explain", PROMPT, "--max-new-tokens", "x"], "a valid integer"),
+        (["explain", PROMPT, "--why", "7"], "Expected a part of the output"),
+        (["explain", PROMPT, "--model", "/no/such/folder"], "No model could be loaded"),
+        (["explain", PROMPT, "--save", "/no/such/folder/r"], "a folder that exists"),
+        (["explain", PROMPT * 60], "at most 512 tokens"),
+        (["explain"], "Missing argument"),
+        (["explode"], "No such command"),
+    ],
+)
+def test_wrong_use_is_one_clear_message_and_status_2(cli, arguments: list[str], message: str) -> None:
+    status, out, err = cli(*arguments)
+    assert status == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_wrong_use_in_a_process_of_its_own() -> None:
+    done = run("explain", PROMPT, "--method", "shap")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("attribution: Expected a method out of")
+    assert done.stderr.count("\n") == 1
+
+
+def test_nothing_is_saved_where_the_question_was_wrong(cli, tmp_path) -> None:
+    path = tmp_path / "r.safetensors"
+    assert cli("explain", PROMPT, "--why", "7", "--save", str(path))[0] == 2
+    assert not path.exists()
+
+
+def test_a_terminal_without_unicode() -> None:
+    done = run("explain", PROMPT, "--max-new-tokens", "1", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "\\u2588" in done.stdout
+
+
+def test_a_pipe_that_closes_early() -> None:
+    command = f"{sys.executable} -m attribution methods | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_terminal(no_color: bool) -> None:
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
+    environment = {key: value for key, value in environment.items() if key != "NO_COLOR"}
+    if no_color:
+        environment["NO_COLOR"] = "1"
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "attribution", "explain", PROMPT, "--max-new-tokens", "3"]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert (b"48;5;" in shown) is not no_color
+    assert "→".encode() in shown

@@ -1,0 +1,334 @@
+"""Loading models, asking them, and leaving them as they were found."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel
+
+import attribution
+from attribution.errors import ContextWindowError, InputError, ModelError, ModelLoadError, NonFiniteError
+from attribution.explainer import explain
+from attribution.local_attribution import LocalLLMAttributor
+from attribution.method import list_methods
+from attribution.models.local import LocalModel
+from tests.reference import greedy
+from tests.state import differences, snapshot
+from tests.tiny import ARCHITECTURES, WINDOW, tiny_model, tiny_tokenizer
+
+PROMPT = "Sam has 3 apples."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    """A folder as `save_pretrained` writes it."""
+    path = tmp_path_factory.mktemp("model")
+    tiny_model("llama").save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+# Loading
+
+
+def test_a_folder(folder) -> None:
+    for source in (folder, str(folder)):
+        model = attribution.load(source)
+        assert not model.model.training
+        assert torch.equal(model.embedding_layer.weight, tiny_model("llama").get_input_embeddings().weight)
+        assert explain(model, PROMPT, max_new_tokens=2).model["name"] == str(folder)
+
+
+def test_options_pass_through(folder) -> None:
+    model = attribution.load(folder, dtype=torch.bfloat16, attn_implementation="eager", device_map="cpu")
+    assert model.model.dtype == torch.bfloat16
+    assert model.model.config._attn_implementation == "eager"
+    assert str(model.device) == "cpu"
+
+
+def test_a_pair_and_a_loaded_model() -> None:
+    model = attribution.load((tiny_model("gpt2"), tiny_tokenizer()))
+    assert model.model is tiny_model("gpt2")
+    assert attribution.load(model) is model
+
+
+def test_explain_takes_what_load_takes() -> None:
+    result = explain((tiny_model("gpt2"), tiny_tokenizer()), PROMPT, max_new_tokens=2)
+    assert result.model["architecture"] == "GPT2LMHeadModel"
+
+
+def test_nothing_there(tmp_path) -> None:
+    with pytest.raises(ModelLoadError, match="No model could be loaded from"):
+        attribution.load(tmp_path)
+    with pytest.raises(ModelLoadError, match="no-such/model"):
+        attribution.load("no-such/model")
+
+
+def test_pickled_weights_are_not_read_unless_asked(folder, tmp_path) -> None:
+    for file in folder.iterdir():
+        if file.suffix == ".json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save(tiny_model("llama").state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelLoadError, match="safetensors"):
+        attribution.load(tmp_path)
+    assert attribution.load(tmp_path, use_safetensors=False).vocabulary_size == 320
+
+
+def test_remote_code_does_not_run_unless_asked(folder, tmp_path) -> None:
+    import json
+
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('remote code ran')")
+    with pytest.raises(ModelLoadError, match="trust_remote_code"):
+        attribution.load(tmp_path)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_no_source() -> None:
+    with pytest.raises(InputError, match=r"got LlamaForCausalLM\. For a model that you hold"):
+        attribution.load(tiny_model("llama"))
+    with pytest.raises(InputError, match="a tuple of 3"):
+        attribution.load((1, 2, 3))
+    with pytest.raises(InputError, match="language model of transformers, got str"):
+        attribution.load(("gpt2", tiny_tokenizer()))
+    with pytest.raises(InputError, match="tokenizer that can be called"):
+        attribution.load((tiny_model("llama"), "gpt2"))
+    with pytest.raises(InputError, match="got dtype"):
+        attribution.load((tiny_model("llama"), tiny_tokenizer()), dtype=torch.float16)
+
+
+# What it is
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_architecture_says_what_it_is(family: str) -> None:
+    model = LocalModel(tiny_model(family), tiny_tokenizer())
+    assert model.vocabulary_size == 320
+    assert model.context_window == WINDOW
+    assert model.stop_ids == {1}
+    assert model.start_id == 2
+    assert model.describe()["architecture"] == type(tiny_model(family)).__name__
+
+
+def test_a_tokenizer_of_another_model() -> None:
+    config = type(tiny_model("llama").config)(**tiny_model("llama").config.to_dict() | {"vocab_size": 100})
+    small = type(tiny_model("llama"))(config).eval()
+    with pytest.raises(ModelError, match=r"gave id \d+ and the model's embedding has 100 rows"):
+        explain((small, tiny_tokenizer()), PROMPT)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_slow_tokenizer() -> None:
+    class Slow:
+        is_fast = False
+
+        def __call__(self, text):
+            raise AssertionError
+
+    with pytest.raises(ModelError, match="fast tokenizer"):
+        LocalModel(tiny_model("llama"), Slow()).encode(PROMPT)
+
+
+def test_context_window() -> None:
+    model = LocalModel(tiny_model("llama"), tiny_tokenizer())
+    long = " ".join(["apples"] * WINDOW)
+    with pytest.raises(ContextWindowError, match=f"at most {WINDOW} tokens and the prompt has {WINDOW + 2}"):
+        explain(model, long, max_new_tokens=1)
+    with pytest.raises(ContextWindowError):
+        explain(model, "apples", output=long)
+
+
+def test_a_model_without_an_embedding_per_id() -> None:
+    """An encoder has no next token: whatever it answers, no number comes back."""
+    encoder = BertModel(BertConfig(vocab_size=320, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).eval()
+    with pytest.raises(Exception, match="logits"):
+        explain((encoder, tiny_tokenizer()), PROMPT)
+
+
+# Text and ids
+
+
+def test_a_given_output_keeps_the_ids_of_the_prompt(llama: LocalModel) -> None:
+    ids = llama.encode(PROMPT).ids
+    output = llama.encode_output(PROMPT, ids, " The answer")
+    assert llama.decode([*ids, *output]) == "<bos>" + PROMPT + " The answer"
+    # "Sam ha" + "s 3" would be tokenized across the seam; the prompt's ids come first.
+    ids = llama.encode("Sam ha").ids
+    assert llama.decode(llama.encode_output("Sam ha", ids, "s 3")) == "s 3"
+
+
+def test_output_texts_add_up(llama: LocalModel) -> None:
+    text = "é 😀 3\n"
+    ids = llama.tokenizer(text, add_special_tokens=False)["input_ids"]
+    texts = llama.output_texts(ids)
+    assert "".join(texts) == text
+    assert texts[0] == "é"
+    assert texts[1] == ""  # its second byte
+    # An output may end in the middle of a character.
+    assert llama.output_texts(ids[:1]) == ["\N{REPLACEMENT CHARACTER}"]
+
+
+# Generating
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_greedy_generation_on_every_architecture(family: str) -> None:
+    model = LocalModel(tiny_model(family), tiny_tokenizer())
+    ids = list(model.encode(PROMPT).ids)
+    assert list(model.generate(ids, 12, stop=False)) == greedy(model.model, ids, 12)
+
+
+def test_generation_stops_where_the_text_ends(llama: LocalModel) -> None:
+    ids = list(llama.encode(PROMPT).ids)
+    whole = llama.generate(ids, 8, stop=False)
+    ending = copy.deepcopy(llama.model)
+    ending.generation_config.eos_token_id = [whole[3], 999]
+    stopping = LocalModel(ending, llama.tokenizer)
+    assert stopping.generate(ids, 8) == whole[: whole.index(whole[3]) + 1]
+    assert stopping.generate(ids, 8, stop=False) == whole
+
+
+def test_the_generation_config_does_not_change_what_greedy_means(llama: LocalModel) -> None:
+    ids = list(llama.encode(PROMPT).ids)
+    tempted = copy.deepcopy(llama.model)
+    tempted.generation_config.update(do_sample=True, repetition_penalty=3.0, max_new_tokens=1, num_beams=3)
+    assert LocalModel(tempted, llama.tokenizer).generate(ids, 6) == llama.generate(ids, 6)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_model_without_a_cache(llama: LocalModel) -> None:
+    class Forgetful(torch.nn.Module):
+        """Answers as the model does and keeps nothing."""
+
+        def __init__(self, inner: PreTrainedModel) -> None:
+            super().__init__()
+            self.inner, self.config = inner, inner.config
+
+        def get_input_embeddings(self):
+            return self.inner.get_input_embeddings()
+
+        def forward(self, input_ids, use_cache):
+            answer = self.inner(input_ids=input_ids, use_cache=False)
+            answer.past_key_values = None
+            return answer
+
+    model = LocalModel(Forgetful(llama.model).eval(), llama.tokenizer)
+    ids = list(llama.encode(PROMPT).ids)
+    assert model.generate(ids, 5, stop=False) == llama.generate(ids, 5, stop=False)
+
+
+# As found
+
+
+def unusual(family: str):
+    """A model as a user may hold it: partly frozen, with gradients, a hook, and a config of their own."""
+    model = copy.deepcopy(tiny_model(family))
+    parameters = list(model.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[1].grad = torch.ones_like(parameters[1])
+    model.get_input_embeddings().register_forward_hook(lambda *_: None)
+    model.config.use_cache = False
+    model.generation_config.update(do_sample=True, temperature=0.5)
+    return model
+
+
+@pytest.mark.usefixtures("untyped")  # the type checker of the tests draws random numbers
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
+def test_everything_is_left_as_found(family: str) -> None:
+    model, tokenizer = unusual(family), tiny_tokenizer()
+    before = snapshot(model, tokenizer)
+    for method in list_methods():
+        explain((model, tokenizer), PROMPT, max_new_tokens=3, method=method, units="token")
+    door = LocalLLMAttributor(model, tokenizer, model.get_input_embeddings().weight.detach())
+    door.compute_attributions(PROMPT, 3)
+    door.cleanup()
+    assert differences(before, snapshot(model, tokenizer)) == []
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("at_call", range(1, 7))
+def test_everything_is_left_as_found_after_an_error(at_call: int) -> None:
+    """The model raises in the middle of the n-th forward pass, wherever that is."""
+    model, tokenizer = unusual("llama"), tiny_tokenizer()
+    calls = 0
+
+    def fail(*_):
+        nonlocal calls
+        calls += 1
+        if calls == at_call:
+            raise RuntimeError("power cut")
+
+    model.model.layers[1].register_forward_hook(fail)
+    before = snapshot(model, tokenizer)
+    for method in list_methods():
+        calls = 0
+        with pytest.raises(RuntimeError, match="power cut"):
+            explain((model, tokenizer), PROMPT, max_new_tokens=4, method=method)
+    calls = 0
+    with pytest.raises(RuntimeError, match="power cut"):
+        LocalLLMAttributor(model, tokenizer, model.get_input_embeddings().weight).compute_attributions(PROMPT, 5)
+    assert differences(before, snapshot(model, tokenizer)) == []
+
+
+def test_the_snapshot_notices() -> None:
+    """The check itself: each of these changes must be seen."""
+    model, tokenizer = unusual("llama"), tiny_tokenizer()
+    before = snapshot(model, tokenizer)
+    parameters = list(model.parameters())
+    parameters[0].requires_grad_(True)
+    parameters[1].grad.zero_()
+    model.train()
+    model.register_forward_hook(lambda *_: None)
+    model.config.use_cache = True
+    model.generation_config.do_sample = False
+    torch.rand(1)
+    logging.getLogger("transformers").setLevel(logging.DEBUG)
+    seen = differences(before, snapshot(model, tokenizer))
+    logging.getLogger("transformers").setLevel(logging.WARNING)
+    assert {"requires_grad", "grad", "mode", "hooks", "config", "generation config", "torch rng", "loggers"} <= set(seen)
+
+
+@pytest.mark.parametrize("surroundings", [torch.no_grad, torch.inference_mode])
+def test_gradients_where_the_user_switched_them_off(surroundings, llama: LocalModel) -> None:
+    expected = explain(llama, PROMPT, output=" The", method="saliency").scores
+    with surroundings():
+        assert (explain(llama, PROMPT, output=" The", method="saliency").scores == expected).all()
+
+
+def test_training_mode() -> None:
+    model = copy.deepcopy(tiny_model("gpt2")).train()
+    for method in list_methods():
+        with pytest.raises(ModelError, match=r"training mode\. Call model\.eval\(\)"):
+            explain((model, tiny_tokenizer()), PROMPT, output=" The", method=method)
+    model.eval()
+    model.transformer.h[0].attn.attn_dropout.train()
+    with pytest.raises(ModelError, match=r"'transformer\.h\.0\.attn\.attn_dropout' is in training mode"):
+        explain((model, tiny_tokenizer()), PROMPT)
+
+
+def test_nan_weights() -> None:
+    model = copy.deepcopy(tiny_model("llama"))
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="logits are NaN"):
+        explain((model, tiny_tokenizer()), PROMPT)
+
+
+def test_the_demo_model_is_loaded_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    model = attribution.load("demo")
+    assert model.name == "demo"
+    assert model.model.dtype == torch.float32
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_demo_folder_is_an_ordinary_model_folder(demo: LocalModel) -> None:
+    from attribution.models.demo import FOLDER
+
+    assert AutoTokenizer.from_pretrained(FOLDER).get_vocab() == demo.tokenizer.get_vocab()

@@ -1,0 +1,84 @@
+"""Units: which characters and which tokens a word is."""
+
+from __future__ import annotations
+
+import pytest
+
+from attribution.errors import InputError
+from attribution.models.local import LocalModel
+from attribution.prompt import Encoding, check_prompt, divide
+
+
+def words(text: str, *tokens: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
+    """Word units of a text cut into tokens at the given character spans, after a BOS token."""
+    encoding = Encoding(tuple(range(len(tokens) + 1)), ((0, 0), *tokens), (True, *[False] * len(tokens)))
+    prompt = divide(text, encoding, "word")
+    assert prompt.units[0].special
+    return [(prompt.unit_text(unit), unit.tokens) for unit in prompt.units[1:]]
+
+
+def test_words_gather_their_tokens() -> None:
+    #                                            Sam      ha       s       ␣       3
+    assert words("Sam has 3", (0, 3), (3, 6), (6, 7), (7, 8), (8, 9)) == [
+        ("Sam", (1, 2)),
+        ("has", (2, 4)),
+        ("3", (4, 6)),  # the space before a number goes with the number
+    ]
+
+
+def test_repeated_words_are_units_of_their_own() -> None:
+    assert words("ja ja", (0, 2), (2, 5)) == [("ja", (1, 2)), ("ja", (2, 3))]
+
+
+def test_punctuation_is_a_unit_and_inner_marks_are_not() -> None:
+    text = "Tom's 3.5 well-known."
+    tokens = [(i, i + 1) for i in range(len(text))]
+    assert [word for word, _ in words(text, *tokens)] == ["Tom's", "3.5", "well-known", "."]
+
+
+def test_a_token_over_two_words_belongs_to_the_first_visible_character() -> None:
+    # One token holds '."': the quote has no token left, so the unit of the full stop reaches over it.
+    assert words('x."', (0, 1), (1, 3)) == [("x", (1, 2)), ('."', (2, 3))]
+
+
+def test_white_space_at_the_end_goes_to_the_last_word() -> None:
+    assert words("a  ", (0, 1), (1, 3)) == [("a  ", (1, 3))]
+
+
+def test_a_split_character_belongs_to_its_first_token() -> None:
+    encoding = Encoding((5, 6, 7), ((0, 1), (0, 1), (1, 2)), (False,) * 3)
+    prompt = divide("é!", encoding, "token")
+    assert [prompt.unit_text(unit) for unit in prompt.units] == ["é", "", "!"]
+
+
+@pytest.mark.parametrize("granularity", ["token", "word"])
+@pytest.mark.parametrize("text", ["Sam has 3.", "  a\n\n b\t", "é😀👩‍👩‍👧 x", "...", "שלום עולם", "日本語のテキスト", "a\r\nb\x00\x1b[1m"])
+def test_units_tile_the_tokens(text: str, granularity: str, gpt2: LocalModel, llama: LocalModel) -> None:
+    for model in (gpt2, llama):
+        prompt = divide(text, model.encode(text), granularity)
+        reached = 0
+        for unit in prompt.units:
+            assert unit.tokens[0] == reached < unit.tokens[1]
+            reached = unit.tokens[1]
+        assert reached == len(prompt.encoding.ids)
+        characters = [unit.characters for unit in prompt.units]
+        assert all(a[1] <= b[0] for a, b in zip(characters, characters[1:], strict=False))
+        if granularity == "token":
+            assert "".join(map(prompt.unit_text, prompt.units)) == text
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("bad", ["", "  \n", None, 3, b"text", ["a"]])
+def test_no_prompt(bad: object) -> None:
+    with pytest.raises(InputError, match="Expected (the|a) prompt"):
+        check_prompt(bad)
+
+
+def test_unknown_granularity() -> None:
+    with pytest.raises(InputError, match="'token', 'word', got 'letter'"):
+        divide("a", Encoding((1,), ((0, 1),), (False,)), "letter")
+
+
+def test_a_prompt_without_tokens() -> None:
+    with pytest.raises(InputError, match="at least one token"):
+        divide("a", Encoding((1,), ((0, 0),), (True,)), "word")

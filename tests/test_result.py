@@ -1,0 +1,216 @@
+"""The result: totals, tables, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from attribution.errors import InputError, MissingExtraError, ResultFileError
+from attribution.result import Attribution, Output, Unit
+
+
+def result(**changes) -> Attribution:
+    """"Hi you you" answered "Yo!\\n": two units repeat, one is special."""
+    parts = {
+        "scores": np.array([[0, 1, -2, 0.5], [0.25, 3, 0, -0.5], [0, 0, 0, 1]], np.float32),
+        "output_scores": np.array([[0, 0, 0], [2, 0, 0], [1, -1, 0]], np.float32),
+        "units": (
+            Unit("<bos>", 0, 0, 0, 1, "special", special=True),
+            Unit("Hi", 0, 2, 1, 2, "prompt", special=False),
+            Unit("you", 3, 6, 2, 3, "prompt", special=False),
+            Unit("you", 7, 10, 3, 4, "prompt", special=False),
+        ),
+        "outputs": (Output("Yo", 7, -0.5), Output("!", 8, -0.25), Output("\n", 9, -3.0)),
+        "prompt": "Hi you you",
+        "granularity": "token",
+        "method": {"name": "leave_one_out", "options": {}, "signed": True, "unit": "nats"},
+        "target": "logprob",
+        "ablation": "delete",
+        "seed": 0,
+        "model": {"name": "m", "architecture": "M", "dtype": "float32", "revision": None},
+        "cost": {"forwards": 4, "backwards": 0, "tokens": 20},
+        "versions": {"attribution": "0.1.0"},
+    }
+    return Attribution(**parts | changes)
+
+
+def test_total() -> None:
+    assert result().total().tolist() == [0.25, 4, -2, 1]
+    assert result().total(1).tolist() == [0.25, 3, 0, -0.5]
+    assert result().total(-1).tolist() == [0, 0, 0, 1]
+    assert result().total([0, 2]).tolist() == [0, 1, -2, 1.5]
+    assert result().total("o!").tolist() == [0.25, 4, -2, 0]  # a text stands in two tokens
+    assert result().total().dtype == np.float32
+
+
+@pytest.mark.parametrize("outputs", [3, -4, [0, 3], "no", ""])
+def test_outputs_that_are_not_there(outputs) -> None:
+    with pytest.raises(InputError, match="Expected"):
+        result().total(outputs)
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result().seed = 1
+    with pytest.raises(ValueError, match="read-only"):
+        result().scores[0, 0] = 1
+
+
+@pytest.mark.usefixtures("untyped")
+def test_shapes_must_fit() -> None:
+    with pytest.raises(InputError, match=r"shape \(3, 4\)"):
+        result(scores=np.zeros((3, 3), np.float32))
+    with pytest.raises(InputError, match=r"shape \(3, 3\)"):
+        result(output_scores=np.zeros((2, 2), np.float32))
+
+
+def test_to_dict_is_json() -> None:
+    content = json.loads(json.dumps(result().to_dict()))
+    assert content["schema"] == 1
+    assert content["scores"][0] == [0, 1, -2, 0.5]
+    assert content["output_scores"][1] == [2, 0, 0]
+    assert content["units"][1] == {
+        "text": "Hi", "start": 0, "end": 2, "first_token": 1, "last_token": 2, "role": "prompt", "special": False,
+    }  # fmt: skip
+    assert content["outputs"][2] == {"text": "\n", "id": 9, "logprob": -3.0}
+    assert result(output_scores=None).to_dict()["output_scores"] is None
+
+
+def test_to_frame() -> None:
+    frame = result().to_frame()
+    assert len(frame) == 12
+    row = frame.iloc[5]
+    assert (row.output, row.output_text, row.unit, row.unit_text, row.score) == (1, "!", 1, "Hi", 3.0)
+
+
+def test_to_frame_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingExtraError, match="pip install pandas"):
+        result().to_frame()
+
+
+# Files
+
+
+@pytest.mark.parametrize("output_scores", [True, False])
+def test_round_trip(tmp_path, output_scores: bool) -> None:
+    original = result() if output_scores else result(output_scores=None)
+    original.save(tmp_path / "r.safetensors")
+    loaded = Attribution.load(tmp_path / "r.safetensors")
+    assert loaded.to_dict() == original.to_dict()
+    assert loaded.scores.tobytes() == original.scores.tobytes()
+    assert isinstance(loaded.units[0], Unit)
+    assert isinstance(loaded.outputs, tuple)
+    assert [file.name for file in tmp_path.iterdir()] == ["r.safetensors"]
+
+
+def test_texts_of_any_kind_survive(tmp_path) -> None:
+    strange = 'é😀 \x00\x1b \ud800 "quoted" \u2028 </script>'
+    original = result(prompt=strange, outputs=(Output(strange, 1, 0.0),) * 3)
+    original.save(str(tmp_path / "r"))
+    assert Attribution.load(str(tmp_path / "r")).outputs[0].text == strange
+
+
+def test_an_existing_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path
+
+    path = tmp_path / "r.safetensors"
+    result().save(path)
+    before = path.read_bytes()
+
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        result(seed=1).save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["r.safetensors"]
+    monkeypatch.undo()
+    result(seed=1).save(path)
+    assert Attribution.load(path).seed == 1
+
+
+def test_nowhere_to_save(tmp_path) -> None:
+    with pytest.raises(InputError, match="a folder that exists"):
+        result().save(tmp_path / "no" / "r.safetensors")
+    with pytest.raises(InputError, match="got the folder"):
+        result().save(tmp_path)
+
+
+def test_damaged_files(tmp_path) -> None:
+    path = tmp_path / "r.safetensors"
+    result().save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"not a result", whole[: len(whole) // 2], whole[:-3], b"\xff" * 200):
+        path.write_bytes(content)
+        with pytest.raises(ResultFileError, match=r"r\.safetensors"):
+            Attribution.load(path)
+    with pytest.raises(ResultFileError, match="No result can be read"):
+        Attribution.load(tmp_path / "missing.safetensors")
+    with pytest.raises(ResultFileError, match="No result can be read"):
+        Attribution.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("units"),
+        lambda about: about.pop("schema"),
+        lambda about: about.update(units=[{"text": "a"}]),
+        lambda about: about.update(units=3),
+        lambda about: about["outputs"].pop(),
+        lambda about: about.update(schema="1"),
+        lambda about: about.update(extra=1),
+    ],
+)
+def test_damaged_metadata(tmp_path, change) -> None:
+    about = result()._about()
+    change(about)
+    path = tmp_path / "r.safetensors"
+    save_file({"scores": result().scores.copy()}, path, metadata={"attribution": json.dumps(about)})
+    with pytest.raises(ResultFileError, match=r"r\.safetensors"):
+        Attribution.load(path)
+
+
+def test_damaged_metadata_that_is_no_json(tmp_path) -> None:
+    path = tmp_path / "r.safetensors"
+    for text in ("{", "[]", "3"):
+        save_file({"scores": result().scores.copy()}, path, metadata={"attribution": text})
+        with pytest.raises(ResultFileError, match="damaged"):
+            Attribution.load(path)
+
+
+def test_damaged_scores(tmp_path) -> None:
+    path, about = tmp_path / "r.safetensors", json.dumps(result()._about())
+    for scores in (np.full((3, 4), np.nan, np.float32), np.zeros((3, 4)), np.zeros((3, 3), np.float32)):
+        save_file({"scores": scores}, path, metadata={"attribution": about})
+        with pytest.raises(ResultFileError):
+            Attribution.load(path)
+    save_file({"other": np.zeros((3, 4), np.float32)}, path, metadata={"attribution": about})
+    with pytest.raises(ResultFileError, match="damaged"):
+        Attribution.load(path)
+
+
+def test_another_safetensors_file(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": np.zeros((2, 2), np.float32)}, path)
+    with pytest.raises(ResultFileError, match="no result of this library"):
+        Attribution.load(path)
+
+
+def test_a_newer_file(tmp_path) -> None:
+    path = tmp_path / "r.safetensors"
+    about = {"schema": 2, "something": "new"}
+    save_file({"scores": np.zeros((1, 1), np.float32)}, path, metadata={"attribution": json.dumps(about)})
+    with pytest.raises(ResultFileError, match=r"newer version \(schema 2.*pip install -U llm-attribution"):
+        Attribution.load(path)

@@ -1,0 +1,153 @@
+"""The terminal view: what it says, how it fits, and that nothing in a text is executed."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from attribution.result import Attribution, Output
+from attribution.views.table import TableView
+from attribution.views.text import plain, shade, visible
+from tests.test_result import result
+
+
+def coloured(renderable, width: int = 80, **options) -> str:
+    written = StringIO()
+    settings = {"force_terminal": True, "color_system": "truecolor", "legacy_windows": False} | options
+    Console(file=written, width=width, **settings).print(renderable)
+    return written.getvalue()
+
+
+def test_what_it_says() -> None:
+    text = str(result())
+    assert text == str(result().text_view())
+    lines = text.splitlines()
+    assert lines[0] == "leave_one_out · m · logprob · absent: delete · 4 forwards"
+    assert "Hi you you" in lines
+    assert "→ Yo!" in lines
+    ranking = lines[lines.index("Strongest tokens for the output, in nats:") + 1 :]
+    assert [line.split()[:2] for line in ranking[:3]] == [["1", "+4.000"], ["2", "-2.000"], ["3", "+1.000"]]
+    assert ranking[0].endswith("█  Hi")
+    assert "▒" in ranking[1]
+    assert ranking[1].endswith("you (1 of 2)")
+    assert ranking[2].endswith("you (2 of 2)")
+    assert ranking[3].split() == ["special", "tokens,", "outside", "the", "scale:", "<bos>", "+0.250"]
+
+
+def test_bars_are_to_scale() -> None:
+    lines = str(result()).splitlines()
+    assert [sum(map(line.count, "█▒")) for line in lines if line[:3].strip().isdigit()] == [20, 10, 5]
+
+
+def test_some_outputs() -> None:
+    text = str(result().text_view("Yo"))
+    assert "Strongest tokens for 'Yo', in nats:" in text
+    assert [line.split()[1] for line in text.splitlines() if line[:3].strip().isdigit()] == ["-2.000", "+1.000", "+0.500"]
+
+
+def test_unsigned_scores_have_no_plus() -> None:
+    method = {"name": "saliency", "options": {}, "signed": False, "unit": "nats per unit of embedding"}
+    assert "  4.000  " in str(result(method=method))
+
+
+def test_long_rankings_are_cut_and_counted() -> None:
+    original = result()
+    unit = original.units[1]
+    many = result(units=(unit,) * 30, scores=np.ones((3, 30), np.float32), prompt="Hi" * 30)
+    assert "and 20 weaker" in str(many)
+
+
+def test_nothing_matters() -> None:
+    assert "No token of the prompt matters for the output" in str(result(scores=np.zeros((3, 4), np.float32)))
+
+
+def test_small_scores_keep_their_digits() -> None:
+    assert "+4.0e-05" in str(result(scores=result().scores * np.float32(1e-5)))
+
+
+def test_colours_and_their_absence() -> None:
+    assert "\x1b[" in coloured(result())
+    assert "48;2;8;69;148" in coloured(result())  # the strongest support
+    for options in ({"no_color": True}, {"color_system": None}):
+        assert ";2;" not in coloured(result(), **options)
+    assert "\x1b" not in str(result())
+
+
+def test_the_sign_shows_without_colour() -> None:
+    assert shade(-1.0, 1.0).underline
+    assert not shade(1.0, 1.0).underline
+    assert shade(1.0, 1.0).bold
+    assert shade(0.01, 1.0).bgcolor is None
+    assert shade(0.0, 0.0).bgcolor is None
+
+
+def test_shaded_text_can_be_read() -> None:
+    """Contrast of at least 4.5:1 at every strength, by the formula of WCAG 2."""
+
+    def luminance(rgb) -> float:
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in rgb)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for score in np.linspace(-1, 1, 201):
+        style = shade(float(score), 1.0)
+        if style.bgcolor is None:
+            continue
+        assert style.color is not None
+        ink = {"black": 0.0, "bright_white": 1.0}[style.color.name]
+        paper = luminance(style.bgcolor.triplet)
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("width", [24, 40, 80, 200])
+def test_it_fits(width: int) -> None:
+    lines = plain(result(prompt="Hi you you " * 20), width).splitlines()
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_layout_is_kept() -> None:
+    assert "  a\n\n    b" in str(result(prompt="Hi you you  a\n\n\tb"))
+
+
+HOSTILE = [
+    "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\b\b", "\x00", "\x7f", "\u202e", "\u2066", "\u2028", "\ud800",
+    "\u200b", "\ufeff", "[bold red]", "[/]", "[link=file:///etc/passwd]", ":smile:", "</script><script>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_nothing_in_a_text_is_executed(text: str) -> None:
+    original = result()
+    hostile = result(
+        prompt=text + "Hi you you",
+        units=tuple(type(unit)(text, *list(vars(unit).values())[1:]) for unit in original.units),
+        outputs=(Output(text, 1, 0.0),) * 3,
+        model={"name": text, "architecture": "M", "dtype": "float32", "revision": None},
+    )
+    table = TableView(text, text, [text] * 4, [[0.1, 0.2, 0.3, 0.0]])
+    for shown in (str(hostile), str(table)):
+        assert not [c for c in shown if c != "\n" and (ord(c) < 32 or 0x7F <= ord(c) < 0xA0)]
+        assert not set(shown) & set("\u202e\u2066\u2028\ud800\u200b\ufeff")
+        shown.encode()  # no lone surrogate is left
+        assert visible(text) in shown
+    # With colours the only codes are the view's own.
+    import re
+
+    left = re.sub(r"\x1b\[[0-9;]*m", "", coloured(hostile, width=200))
+    assert "\x1b" not in left
+    assert visible(text) in left
+
+
+def test_visible_keeps_ordinary_text() -> None:
+    for text in ("naïve café", "日本語", "👩‍👩‍👧", "שלום", "a b"):
+        assert visible(text) == text
+    assert visible("a\n\tb") == "a⏎⇥b"
+    assert visible("a\n\tb", layout=True) == "a\n    b"
+
+
+def test_rich_prints_a_result() -> None:
+    assert "Strongest tokens" in coloured(result())
+    assert isinstance(result(), Attribution)

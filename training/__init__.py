@@ -1,0 +1,1 @@
+"""Trains the embedded model: data, tokenizer, training and evaluation. See README.md."""

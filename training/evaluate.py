@@ -1,0 +1,76 @@
+"""How many held-out questions a model answers: `python -m training.evaluate FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from training.possessions import Question, draw_held_out_question
+
+
+def right(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], batch: int = 50
+) -> list[bool]:
+    """Whether the model's greedy continuation is exactly the answer and then the end of the text, per question."""
+    results: list[bool] = []
+    order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
+    for start in range(0, len(order), batch):
+        group = [questions[index] for index in order[start : start + batch]]
+        inputs = tokenizer([q.prompt for q in group], return_tensors="pt", padding=True, padding_side="left")
+        inputs = inputs.to(model.device)
+        with torch.no_grad():
+            ids = model.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                do_sample=False,
+                max_new_tokens=10,
+            )
+        for question, row in zip(group, ids[:, inputs["input_ids"].shape[1] :], strict=True):
+            written = tokenizer.decode(row).split("<pad>")[0]
+            results.append(written == question.answer + "<eos>")
+    answered = [False] * len(questions)
+    for index, result in zip(order, results, strict=True):
+        answered[index] = result
+    return answered
+
+
+def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]) -> float:
+    """The share of `questions` that is answered right."""
+    return sum(right(model, tokenizer, questions)) / len(questions)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wrong", action="store_true", help="print the questions that were answered wrongly")
+    arguments = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.folder)
+    model = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32).eval()
+    random = Random(f"test {arguments.seed}")
+    questions = [draw_held_out_question(random) for _ in range(arguments.questions)]
+    answers = right(model, tokenizer, questions)
+    groups = {
+        "all": lambda q: True,
+        "two people": lambda q: q.people == 2,
+        "three people": lambda q: q.people == 3,
+        "four people": lambda q: q.people == 4,
+        "name and thing both needed": lambda q: q.needs_name and q.needs_thing,
+    }
+    for name, chosen in groups.items():
+        group = [answer for answer, question in zip(answers, questions, strict=True) if chosen(question)]
+        print(f"{name:28s} {sum(group):5d} of {len(group)}  {100 * sum(group) / max(1, len(group)):.1f}%")
+    if arguments.wrong:
+        for answer, question in zip(answers, questions, strict=True):
+            if not answer:
+                print(repr(question.prompt), question.fact.number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,357 @@
+"""Possession stories with known answers: the data of the embedded model.
+
+A story states who has how many of what ("Sam has 3 apples and Tom has 5 oranges."), then asks for one of the stated
+numbers. Every story is drawn from a `random.Random`, so a seed fixes the whole data set. Only questions whose answer
+is stated are ever asked.
+
+Some (name, thing) pairs are held out: a training story never states or asks about one of them, a held-out question
+always asks about one. So a model can answer held-out questions only by looking the answer up in the story.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+NAMES = [
+    "Sam",
+    "Tom",
+    "Ann",
+    "Ben",
+    "Eva",
+    "Max",
+    "Lea",
+    "Tim",
+    "Mia",
+    "Dan",
+    "Kim",
+    "Joe",
+    "Amy",
+    "Bob",
+    "Ida",
+    "Leo",
+    "Zoe",
+    "Ian",
+    "Sue",
+    "Ray",
+    "Jane",
+    "John",
+    "Mary",
+    "Paul",
+    "Rosa",
+    "Luke",
+    "Nina",
+    "Adam",
+    "Lucy",
+    "Mark",
+    "Emma",
+    "Jack",
+    "Anna",
+    "Eric",
+    "Lily",
+    "Noah",
+    "Ruth",
+    "Hugo",
+    "Vera",
+    "Omar",
+    "Clara",
+    "Peter",
+    "Laura",
+    "David",
+    "Alice",
+    "Simon",
+    "Sarah",
+    "Oscar",
+    "Julia",
+    "Frank",
+    "Maria",
+    "Felix",
+    "Helen",
+    "Bruno",
+    "Irene",
+    "Oliver",
+    "Sophie",
+    "Martin",
+    "Teresa",
+    "Victor",
+]
+
+THINGS = [
+    "apples",
+    "oranges",
+    "pears",
+    "lemons",
+    "plums",
+    "grapes",
+    "melons",
+    "bananas",
+    "onions",
+    "carrots",
+    "eggs",
+    "cakes",
+    "nuts",
+    "books",
+    "pens",
+    "pencils",
+    "coins",
+    "stamps",
+    "marbles",
+    "balls",
+    "cards",
+    "shells",
+    "stones",
+    "keys",
+    "cups",
+    "plates",
+    "spoons",
+    "forks",
+    "bottles",
+    "boxes",
+    "bags",
+    "hats",
+    "shirts",
+    "socks",
+    "shoes",
+    "rings",
+    "toys",
+    "dolls",
+    "kites",
+    "drums",
+    "horses",
+    "cows",
+    "goats",
+    "ducks",
+    "cats",
+    "dogs",
+    "birds",
+    "rabbits",
+    "chairs",
+    "lamps",
+    "clocks",
+    "flowers",
+    "tickets",
+    "letters",
+    "maps",
+    "photos",
+    "candles",
+    "ropes",
+    "nails",
+    "tomatoes",
+]
+
+_SINGULAR = {"boxes": "box", "tomatoes": "tomato"}
+
+# {n} is a person, {q} a quantity with its thing ("3 apples"). The first form is the most common one.
+_CLAUSES = ("{n} has {q}", "{n} owns {q}", "{n} holds {q}", "{n} has got {q}", "{q} belong to {n}")
+_LISTABLE = _CLAUSES[:4]  # one subject, several quantities: "Sam has 3 apples and 4 pears"
+
+_QUESTIONS = (
+    "How many {t} does {n} have?",
+    "How many {t} has {n} got?",
+    "How many {t} are there in the hands of {n}?",
+    "What number of {t} does {n} have?",
+    "Tell me how many {t} {n} has.",
+    "{n} has how many {t}?",
+    "How many {t} belong to {n}?",
+)
+
+_DISTRACTORS = (
+    "The weather is fine today.",
+    "It rained all morning.",
+    "They meet at the market.",
+    "The shop closes at {k}.",
+    "The bus number {k} is late.",
+    "{n} is {k} years old.",
+    "{n} lives in a small town.",
+    "{n} likes {t}.",
+    "{n} is a friend of {m}.",
+    "{n} and {m} go to school.",
+    "There are {k} houses in the street.",
+    "Everyone is happy.",
+    "{n} waits for {m}.",
+    "The road to the lake is {k} miles long.",
+)
+
+REORDER_REQUEST = "Say this in another order."
+SENTENCE_REQUEST = "Answer in a sentence."
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`name` has `number` of `thing`; `thing` is a plural."""
+
+    name: str
+    thing: str
+    number: int
+
+    @property
+    def quantity(self) -> str:
+        """ "3 apples", and "1 apple"."""
+        if self.number == 1:
+            return f"1 {_SINGULAR.get(self.thing, self.thing[:-1])}"
+        return f"{self.number} {self.thing}"
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.name} has {self.quantity}."
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, the fact that answers it, and what of the question it takes to find that fact."""
+
+    prompt: str
+    fact: Fact
+    people: int
+    needs_name: bool
+    needs_thing: bool
+
+    @property
+    def answer(self) -> str:
+        return f"\n\nThe answer is {self.fact.number}."
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a training document; `target` marks the text that the model is to learn to write."""
+
+    text: str
+    target: bool
+
+
+def is_held_out(name: str, thing: str) -> bool:
+    """Whether no training story may pair this name with this thing: about one pair in ten, and Sam with apples."""
+    if (name, thing) == ("Sam", "apples"):
+        return True
+    return hashlib.sha256(f"{name} {thing}".encode()).digest()[0] < 26
+
+
+def draw_facts(random: Random, *, must_hold: tuple[str, str] | None = None, size: int = 7) -> tuple[Fact, ...]:
+    """Between two and `size` facts about two to four people, in no order.
+
+    Without `must_hold` no held-out pair is among them; with it, that pair is, and the others are drawn freely.
+    Half of the stories take their things from a pool so small that several people have the same thing.
+    """
+    people = random.choice((2, 2, 3, 3, 4))
+    names = random.sample(NAMES, people)
+    if must_hold:
+        names = [must_hold[0], *[name for name in names if name != must_hold[0]][: people - 1]]
+    shared_things = random.random() < 0.5
+    pool = random.sample(THINGS, random.choice((2, 3))) if shared_things else random.sample(THINGS, 12)
+    if must_hold:
+        pool = [must_hold[1], *[thing for thing in pool if thing != must_hold[1]]]
+    pairs = [must_hold] if must_hold else []
+    for name in names:
+        free = [t for t in pool if (name, t) not in pairs and (must_hold is not None or not is_held_out(name, t))]
+        wanted = random.choice((1, 2, 2, 3)) if shared_things else random.choice((1, 1, 1, 2, 3))
+        owned = sum(1 for pair in pairs if pair[0] == name)
+        pairs += [(name, thing) for thing in random.sample(free, min(max(wanted - owned, 0), len(free)))]
+    if must_hold is None and len({name for name, _ in pairs}) < 2:
+        return draw_facts(random, size=size)
+    first = must_hold or pairs[0]
+    other = next(pair for pair in pairs if pair[0] != first[0])
+    rest = [pair for pair in pairs if pair not in (first, other)]
+    kept = [first, other, *random.sample(rest, min(len(rest), size - 2))]
+    random.shuffle(kept)
+    # All small numbers, or any: one digit should be about as common as two.
+    high = random.choice((9, 20, 99, 99))
+    return tuple(Fact(name, thing, random.randint(0, high)) for name, thing in kept)
+
+
+def tell(random: Random, facts: Sequence[Fact]) -> str:
+    """The facts as running text, in the given order, with or without distracting sentences."""
+    clauses = _clauses(random, facts)
+    sentences: list[str] = []
+    while clauses:
+        taken = clauses[: random.choice((1, 1, 2, 2, 3))]
+        del clauses[: len(taken)]
+        sentences.append(_join(taken) + ".")
+    if random.random() < 0.35:
+        for _ in range(random.choice((1, 1, 2))):
+            sentences.insert(random.randint(0, len(sentences)), _distractor(random, facts))
+    return " ".join(sentences)
+
+
+def _clauses(random: Random, facts: Sequence[Fact]) -> list[str]:
+    """One clause per fact, or one per run of facts about the same person."""
+    usual = random.random() < 0.6
+    clauses: list[str] = []
+    position = 0
+    while position < len(facts):
+        end = position + 1
+        while end < len(facts) and facts[end].name == facts[position].name and random.random() < 0.8:
+            end += 1
+        run = facts[position:end]
+        forms = _CLAUSES[:1] if usual else (_LISTABLE if len(run) > 1 or run[0].number == 1 else _CLAUSES)
+        clauses.append(random.choice(forms).format(n=run[0].name, q=_join([fact.quantity for fact in run])))
+        position = end
+    return clauses
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _distractor(random: Random, facts: Iterable[Fact]) -> str:
+    present = sorted({fact.name for fact in facts})
+    n, m = random.sample(present if random.random() < 0.6 else NAMES, 2)
+    thing = random.choice([thing for thing in THINGS if not is_held_out(n, thing)])
+    return random.choice(_DISTRACTORS).format(n=n, m=m, t=thing, k=random.randint(0, 99))
+
+
+def _ordered(random: Random, facts: Sequence[Fact]) -> list[Fact]:
+    """The facts scattered, or grouped by person."""
+    shuffled = random.sample(facts, len(facts))
+    if random.random() < 0.6:
+        names = list(dict.fromkeys(fact.name for fact in shuffled))
+        shuffled.sort(key=lambda fact: names.index(fact.name))
+    return shuffled
+
+
+def ask(random: Random, fact: Fact) -> str:
+    """A question whose answer is `fact`; half of all questions take the first form."""
+    form = _QUESTIONS[0] if random.random() < 0.5 else random.choice(_QUESTIONS)
+    return form.format(n=fact.name, t=fact.thing)
+
+
+def draw_document(random: Random, *, size: int = 7) -> list[Segment]:
+    """One training document: a story and questions with answers, or a story and its restatement."""
+    facts = draw_facts(random, size=size)
+    story = tell(random, _ordered(random, facts))
+    if random.random() < 0.25:
+        restated = "\n\n" + " ".join(fact.sentence for fact in random.sample(facts, len(facts)))
+        return [Segment(f"{story} {REORDER_REQUEST}", False), Segment(restated, True)]
+    segments = [Segment(story, False)]
+    joint = " "
+    for fact in random.sample(facts, min(len(facts), random.choice((1, 2, 3)))):
+        if random.random() < 0.25:
+            segments += [
+                Segment(f"{joint}{ask(random, fact)} {SENTENCE_REQUEST}", False),
+                Segment(f"\n\n{fact.sentence}", True),
+            ]
+        else:
+            segments += [
+                Segment(joint + ask(random, fact), False),
+                Segment(f"\n\nThe answer is {fact.number}.", True),
+            ]
+        joint = "\n\n"
+    return segments
+
+
+def draw_held_out_question(random: Random) -> Question:
+    """A question about a (name, thing) pair that no training story contains."""
+    while True:
+        name, thing = random.choice(NAMES), random.choice(THINGS)
+        if is_held_out(name, thing):
+            break
+    facts = draw_facts(random, must_hold=(name, thing))
+    fact = next(fact for fact in facts if (fact.name, fact.thing) == (name, thing))
+    return Question(
+        prompt=f"{tell(random, _ordered(random, facts))} {ask(random, fact)}",
+        fact=fact,
+        people=len({f.name for f in facts}),
+        needs_name=sum(f.thing == thing for f in facts) > 1,
+        needs_thing=sum(f.name == name for f in facts) > 1,
+    )
