@@ -91,6 +91,7 @@ class LocalProblem(Problem):
         self._output = output
         self._target = target
         self._batch_tokens = batch_tokens
+        self._logprobs: Tensor | None = None
         spans = [unit.tokens for unit in prompt.units]
         if output_units:
             spans += [(i, i + 1) for i in range(len(prompt.encoding.ids), len(prompt.encoding.ids) + len(output))]
@@ -119,18 +120,23 @@ class LocalProblem(Problem):
 
     def logprobs(self) -> Float[Tensor, " output"]:
         """The log-probability of each output token after the whole prompt, in nats."""
+        if self._logprobs is not None:  # a question before has computed them along the way
+            return self._logprobs
         ids = self._prompt.encoding.ids
         whole = torch.ones(1, len(self._owners), dtype=torch.bool)
         values, spent = ablation.ablated_scores(self._model, ids, self._output, whole, TARGETS["logprob"])
         self.cost.forwards += 1
         self.cost.tokens += spent
-        return values[0]
+        self._logprobs = values[0]
+        return self._logprobs
 
     def gradients(
         self, reduce: backward.Reduce, weights: Float[Tensor, "row output"] | None = None
     ) -> Float[Tensor, "row unit"]:
         ids = self._prompt.encoding.ids
-        table = backward.gradients(self._model, ids, self._output, self._target, reduce, weights=weights)
+        table, self._logprobs = backward.gradients(
+            self._model, ids, self._output, self._target, reduce, weights=weights
+        )
         self.cost.forwards += 1
         self.cost.backwards += len(table)
         self.cost.tokens += len(ids) + len(self._output) - 1

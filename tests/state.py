@@ -34,7 +34,7 @@ def snapshot(model, tokenizer) -> dict[str, Any]:
         "vocabulary": (len(tokenizer), model.get_input_embeddings().weight.shape),
         "padding side": tokenizer.padding_side,
         "torch rng": torch.get_rng_state().tolist(),
-        "numpy rng": str(np.random.get_state()),  # noqa: NPY002 - the global one is what must not move
+        "numpy rng": str(np.random.get_state()),
         "python rng": random.getstate(),
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "default dtype": torch.get_default_dtype(),

@@ -24,6 +24,10 @@ def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) 
     return float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
 
 
+def gradients(*arguments, **options) -> torch.Tensor:
+    return backward.gradients(*arguments, **options)[0]
+
+
 def local(family: str, dtype: torch.dtype = torch.float32) -> LocalModel:
     return LocalModel(tiny_model(family, dtype), tiny_tokenizer())
 
@@ -47,8 +51,10 @@ def slow_gradients(model, name: str, reduce) -> torch.Tensor:
 def test_gradients_on_every_architecture(family: str) -> None:
     model = local(family)
     for name, reduce in (("logprob", lambda g, e: (g * e).sum(-1)), ("entropy", lambda g, _: g.norm(dim=-1))):
-        found = backward.gradients(model, PROMPT, OUTPUT, named_target(name), reduce)
+        found = gradients(model, PROMPT, OUTPUT, named_target(name), reduce)
         assert close(found, slow_gradients(model.model, name, reduce))
+    _, logprobs = backward.gradients(model, PROMPT, OUTPUT, named_target(name), reduce)
+    assert close(logprobs, torch.tensor(reference.logprobs(model.model, PROMPT, OUTPUT)))
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -60,11 +66,11 @@ def test_gradients_in_bfloat16(family: str) -> None:
         assert gradient.dtype == embeddings.dtype == torch.float32
         return gradient.norm(dim=-1)
 
-    found = backward.gradients(model, PROMPT, OUTPUT, named_target("logprob"), reduce)
+    found = gradients(model, PROMPT, OUTPUT, named_target("logprob"), reduce)
     assert found.dtype == torch.float32
     alone = torch.cat(
         [
-            backward.gradients(model, PROMPT, OUTPUT, named_target("logprob"), reduce, weights=row[None])
+            gradients(model, PROMPT, OUTPUT, named_target("logprob"), reduce, weights=row[None])
             for row in torch.eye(len(OUTPUT))
         ]
     )
@@ -75,8 +81,8 @@ def test_weights_mix_the_outputs_before_the_reduction() -> None:
     model = local("llama")
     weights = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 2.0, 0.0, -1.0]])
     signed = lambda g, e: (g * e).sum(-1)  # noqa: E731 - linear in the gradient, so rows must add up
-    single = backward.gradients(model, PROMPT, OUTPUT, named_target("logprob"), signed)
-    mixed = backward.gradients(model, PROMPT, OUTPUT, named_target("logprob"), signed, weights=weights)
+    single = gradients(model, PROMPT, OUTPUT, named_target("logprob"), signed)
+    mixed = gradients(model, PROMPT, OUTPUT, named_target("logprob"), signed, weights=weights)
     assert close(mixed, weights @ single)
 
 
@@ -84,15 +90,17 @@ def test_weights_mix_the_outputs_before_the_reduction() -> None:
 def test_chunks_change_nothing(chunk: int) -> None:
     model = local("gemma")
     norm = lambda g, _: g.norm(dim=-1)  # noqa: E731
-    whole = backward.gradients(model, PROMPT, OUTPUT, named_target("prob"), norm)
-    assert close(backward.gradients(model, PROMPT, OUTPUT, named_target("prob"), norm, chunk=chunk), whole)
+    whole = gradients(model, PROMPT, OUTPUT, named_target("prob"), norm)
+    assert close(gradients(model, PROMPT, OUTPUT, named_target("prob"), norm, chunk=chunk), whole)
 
 
-def test_an_operation_without_a_batching_rule(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_operation_without_a_batching_rule(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Falls back to single products, gives the same numbers, and says so once at debug level."""
     model = local("llama")
     norm = lambda g, _: g.norm(dim=-1)  # noqa: E731
-    expected = backward.gradients(model, PROMPT, OUTPUT, named_target("prob"), norm)
+    expected = gradients(model, PROMPT, OUTPUT, named_target("prob"), norm)
 
     class Unbatched(torch.autograd.Function):
         @staticmethod
@@ -106,7 +114,7 @@ def test_an_operation_without_a_batching_rule(monkeypatch: pytest.MonkeyPatch, c
     handle = model.model.model.norm.register_forward_hook(lambda _m, _i, output: Unbatched.apply(output))
     try:
         with caplog.at_level(logging.DEBUG, logger="attribution"):
-            found = backward.gradients(model, PROMPT, OUTPUT, named_target("prob"), norm, chunk=2)
+            found = gradients(model, PROMPT, OUTPUT, named_target("prob"), norm, chunk=2)
     finally:
         handle.remove()
     assert close(found, expected)
@@ -176,4 +184,4 @@ def test_logits_that_are_not_finite() -> None:
     with pytest.raises(NonFiniteError):
         ablated(model, keep)
     with pytest.raises(NonFiniteError):
-        backward.gradients(model, PROMPT, OUTPUT, named_target("logprob"), lambda g, _: g.norm(dim=-1))
+        gradients(model, PROMPT, OUTPUT, named_target("logprob"), lambda g, _: g.norm(dim=-1))

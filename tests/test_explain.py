@@ -59,8 +59,10 @@ def test_the_record(llama: LocalModel) -> None:
     assert set(result.versions) == {"attribution", "torch", "transformers"}
     assert result.versions["attribution"] == attribution.__version__
     n = len(llama.encode(PROMPT).ids) + len(result.outputs) - 1
-    # One pass for the scores, one for the log-probabilities of the output.
-    assert result.cost == {"forwards": 2, "backwards": len(result.outputs), "tokens": 2 * n}
+    assert result.cost == {"forwards": 1, "backwards": len(result.outputs), "tokens": n}
+    assert result.outputs[0].logprob == pytest.approx(
+        explain(llama, PROMPT, output=" The").outputs[0].logprob, abs=1e-5
+    )
     assert explain(llama, PROMPT, output=" The").ablation == "delete"
 
 

@@ -45,9 +45,7 @@ def test_bfloat16(family: str) -> None:
     assert scores.isfinite().all()
     # Close to the same text in float32, as far as eight bits of mantissa through two layers go.
     n = len(ids) - 4
-    exact, _ = reference.gradient(
-        tiny_model(family), ids[:n].tolist(), lambda logits: logits[-1].softmax(-1)[ids[n]]
-    )
+    exact, _ = reference.gradient(tiny_model(family), ids[:n].tolist(), lambda logits: logits[-1].softmax(-1)[ids[n]])
     cosine = torch.cosine_similarity(scores[0, :n], exact.abs().sum(-1), dim=0)
     assert cosine > 0.97
 
@@ -159,7 +157,7 @@ def test_print_shows_the_text_and_every_score(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_print_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    out, scores, ids = printed(capsys, length=9)
+    out, scores, _ = printed(capsys, length=9)
     assert max(map(len, out.splitlines())) <= width
     assert sum(out.count(f"{float(x):.4f}") > 0 for x in scores[:, 0]) == 9
 
@@ -211,7 +209,7 @@ def test_print_of_what_does_not_fit() -> None:
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("bad", ["", " ", None, 7, ["Sam"]])
 def test_no_input(bad: object) -> None:
-    with pytest.raises(InputError, match="Expected (the|a) prompt"):
+    with pytest.raises(InputError, match=r"Expected (the|a) prompt"):
         door().compute_attributions(bad)
 
 

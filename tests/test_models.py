@@ -292,7 +292,9 @@ def test_the_snapshot_notices() -> None:
     logging.getLogger("transformers").setLevel(logging.DEBUG)
     seen = differences(before, snapshot(model, tokenizer))
     logging.getLogger("transformers").setLevel(logging.WARNING)
-    assert {"requires_grad", "grad", "mode", "hooks", "config", "generation config", "torch rng", "loggers"} <= set(seen)
+    assert {"requires_grad", "grad", "mode", "hooks", "config", "generation config", "torch rng", "loggers"} <= set(
+        seen
+    )
 
 
 @pytest.mark.parametrize("surroundings", [torch.no_grad, torch.inference_mode])

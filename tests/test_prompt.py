@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from attribution.errors import InputError
@@ -52,7 +54,9 @@ def test_a_split_character_belongs_to_its_first_token() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["token", "word"])
-@pytest.mark.parametrize("text", ["Sam has 3.", "  a\n\n b\t", "é😀👩‍👩‍👧 x", "...", "שלום עולם", "日本語のテキスト", "a\r\nb\x00\x1b[1m"])
+@pytest.mark.parametrize(
+    "text", ["Sam has 3.", "  a\n\n b\t", "é😀👩‍👩‍👧 x", "...", "שלום עולם", "日本語のテキスト", "a\r\nb\x00\x1b[1m"]
+)
 def test_units_tile_the_tokens(text: str, granularity: str, gpt2: LocalModel, llama: LocalModel) -> None:
     for model in (gpt2, llama):
         prompt = divide(text, model.encode(text), granularity)
@@ -62,7 +66,7 @@ def test_units_tile_the_tokens(text: str, granularity: str, gpt2: LocalModel, ll
             reached = unit.tokens[1]
         assert reached == len(prompt.encoding.ids)
         characters = [unit.characters for unit in prompt.units]
-        assert all(a[1] <= b[0] for a, b in zip(characters, characters[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in pairwise(characters))
         if granularity == "token":
             assert "".join(map(prompt.unit_text, prompt.units)) == text
 
@@ -70,7 +74,7 @@ def test_units_tile_the_tokens(text: str, granularity: str, gpt2: LocalModel, ll
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("bad", ["", "  \n", None, 3, b"text", ["a"]])
 def test_no_prompt(bad: object) -> None:
-    with pytest.raises(InputError, match="Expected (the|a) prompt"):
+    with pytest.raises(InputError, match=r"Expected (the|a) prompt"):
         check_prompt(bad)
 
 

@@ -14,7 +14,7 @@ from attribution.result import Attribution, Output, Unit
 
 
 def result(**changes) -> Attribution:
-    """"Hi you you" answered "Yo!\\n": two units repeat, one is special."""
+    """A prompt of which two units repeat and one is special, and an output of three tokens."""
     parts = {
         "scores": np.array([[0, 1, -2, 0.5], [0.25, 3, 0, -0.5], [0, 0, 0, 1]], np.float32),
         "output_scores": np.array([[0, 0, 0], [2, 0, 0], [1, -1, 0]], np.float32),

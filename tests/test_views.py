@@ -46,7 +46,11 @@ def test_bars_are_to_scale() -> None:
 def test_some_outputs() -> None:
     text = str(result().text_view("Yo"))
     assert "Strongest tokens for 'Yo', in nats:" in text
-    assert [line.split()[1] for line in text.splitlines() if line[:3].strip().isdigit()] == ["-2.000", "+1.000", "+0.500"]
+    assert [line.split()[1] for line in text.splitlines() if line[:3].strip().isdigit()] == [
+        "-2.000",
+        "+1.000",
+        "+0.500",
+    ]
 
 
 def test_unsigned_scores_have_no_plus() -> None:

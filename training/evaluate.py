@@ -3,60 +3,53 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.possessions import Question, draw_held_out_question
 
 
-def right(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], batch: int = 50
-) -> list[bool]:
+def right(model: Any, tokenizer: Any, questions: Sequence[Question], batch: int = 50) -> list[bool]:
     """Whether the model's greedy continuation is exactly the answer and then the end of the text, per question."""
-    results: list[bool] = []
-    order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
-    for start in range(0, len(order), batch):
-        group = [questions[index] for index in order[start : start + batch]]
-        inputs = tokenizer([q.prompt for q in group], return_tensors="pt", padding=True, padding_side="left")
-        inputs = inputs.to(model.device)
+    results = [False] * len(questions)
+    by_length = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
+    for start in range(0, len(by_length), batch):
+        group = by_length[start : start + batch]
+        prompts = [questions[index].prompt for index in group]
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
         with torch.no_grad():
-            ids = model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                do_sample=False,
-                max_new_tokens=10,
-            )
-        for question, row in zip(group, ids[:, inputs["input_ids"].shape[1] :], strict=True):
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=10)
+        for index, row in zip(group, ids[:, inputs["input_ids"].shape[1] :], strict=True):
             written = tokenizer.decode(row).split("<pad>")[0]
-            results.append(written == question.answer + "<eos>")
-    answered = [False] * len(questions)
-    for index, result in zip(order, results, strict=True):
-        answered[index] = result
-    return answered
+            results[index] = written == questions[index].answer + "<eos>"
+    return results
 
 
-def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]) -> float:
+def accuracy(model: Any, tokenizer: Any, questions: Sequence[Question]) -> float:
     """The share of `questions` that is answered right."""
     return sum(right(model, tokenizer, questions)) / len(questions)
 
 
 def main() -> None:
+    """The command line: shares for all questions and for groups of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wrong", action="store_true", help="print the questions that were answered wrongly")
     arguments = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.folder)
-    model = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(arguments.folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32)
+    model.eval()
     random = Random(f"test {arguments.seed}")
     questions = [draw_held_out_question(random) for _ in range(arguments.questions)]
     answers = right(model, tokenizer, questions)
-    groups = {
+    groups: dict[str, Callable[[Question], bool]] = {
         "all": lambda q: True,
         "two people": lambda q: q.people == 2,
         "three people": lambda q: q.people == 3,

@@ -143,9 +143,8 @@ THINGS = [
 
 _SINGULAR = {"boxes": "box", "tomatoes": "tomato"}
 
-# {n} is a person, {q} a quantity with its thing ("3 apples"). The first form is the most common one.
-_CLAUSES = ("{n} has {q}", "{n} owns {q}", "{n} holds {q}", "{n} has got {q}", "{q} belong to {n}")
-_LISTABLE = _CLAUSES[:4]  # one subject, several quantities: "Sam has 3 apples and 4 pears"
+# {n} is a person, {q} one or several quantities with their things ("3 apples and 4 pears").
+_CLAUSES = ("{n} has {q}", "{n} owns {q}", "{n} holds {q}", "{n} has got {q}", "{n} keeps {q}")
 
 _QUESTIONS = (
     "How many {t} does {n} have?",
@@ -175,6 +174,7 @@ _DISTRACTORS = (
 )
 
 REORDER_REQUEST = "Say this in another order."
+LIST_REQUEST = "Say this thing by thing."
 SENTENCE_REQUEST = "Answer in a sentence."
 
 
@@ -188,7 +188,7 @@ class Fact:
 
     @property
     def quantity(self) -> str:
-        """ "3 apples", and "1 apple"."""
+        """Number and thing, such as "3 apples", or "1 apple"."""
         if self.number == 1:
             return f"1 {_SINGULAR.get(self.thing, self.thing[:-1])}"
         return f"{self.number} {self.thing}"
@@ -215,10 +215,28 @@ class Question:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a training document; `target` marks the text that the model is to learn to write."""
+    """A piece of a training document.
+
+    `answers` is the fact that it states, where the model is to learn to write it; `thing_known` says that the reader
+    knows of which thing the number is before it comes, `ends` that the text may end after it.
+    """
 
     text: str
-    target: bool
+    answers: Fact | None = None
+    thing_known: bool = False
+    ends: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """A training text: the story first, then whatever is asked of it; and its facts in the order of the story."""
+
+    facts: tuple[Fact, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
 
 
 def is_held_out(name: str, thing: str) -> bool:
@@ -284,8 +302,8 @@ def _clauses(random: Random, facts: Sequence[Fact]) -> list[str]:
         while end < len(facts) and facts[end].name == facts[position].name and random.random() < 0.8:
             end += 1
         run = facts[position:end]
-        forms = _CLAUSES[:1] if usual else (_LISTABLE if len(run) > 1 or run[0].number == 1 else _CLAUSES)
-        clauses.append(random.choice(forms).format(n=run[0].name, q=_join([fact.quantity for fact in run])))
+        form = _CLAUSES[0] if usual else random.choice(_CLAUSES)
+        clauses.append(form.format(n=run[0].name, q=_join([fact.quantity for fact in run])))
         position = end
     return clauses
 
@@ -316,28 +334,26 @@ def ask(random: Random, fact: Fact) -> str:
     return form.format(n=fact.name, t=fact.thing)
 
 
-def draw_document(random: Random, *, size: int = 7) -> list[Segment]:
-    """One training document: a story and questions with answers, or a story and its restatement."""
-    facts = draw_facts(random, size=size)
-    story = tell(random, _ordered(random, facts))
-    if random.random() < 0.25:
-        restated = "\n\n" + " ".join(fact.sentence for fact in random.sample(facts, len(facts)))
-        return [Segment(f"{story} {REORDER_REQUEST}", False), Segment(restated, True)]
-    segments = [Segment(story, False)]
-    joint = " "
-    for fact in random.sample(facts, min(len(facts), random.choice((1, 2, 3)))):
-        if random.random() < 0.25:
-            segments += [
-                Segment(f"{joint}{ask(random, fact)} {SENTENCE_REQUEST}", False),
-                Segment(f"\n\n{fact.sentence}", True),
-            ]
+def draw_document(random: Random, *, size: int = 7) -> Document:
+    """One training document about at most `size` facts: in two of five a restatement, else questions with answers."""
+    facts = _ordered(random, draw_facts(random, size=size))
+    story = tell(random, facts)
+    if random.random() < 0.4:
+        request = random.choice((REORDER_REQUEST, LIST_REQUEST))
+        segments = [Segment(f"{story} {request}")]
+        by_thing = request == LIST_REQUEST
+        for place, fact in enumerate(random.sample(facts, len(facts)), 1):
+            text = f"Of {fact.thing}, {fact.name} has {fact.number}." if by_thing else fact.sentence
+            segments.append(Segment((" " if place > 1 else "\n\n") + text, fact, by_thing, place == len(facts)))
+        return Document(tuple(facts), tuple(segments))
+    segments = [Segment(story)]
+    for place, fact in enumerate(random.sample(facts, min(len(facts), random.choice((1, 2, 3))))):
+        question = ("\n\n" if place else " ") + ask(random, fact)
+        if random.random() < 0.3:
+            segments += [Segment(f"{question} {SENTENCE_REQUEST}"), Segment(f"\n\n{fact.sentence}", fact, True, True)]
         else:
-            segments += [
-                Segment(joint + ask(random, fact), False),
-                Segment(f"\n\nThe answer is {fact.number}.", True),
-            ]
-        joint = "\n\n"
-    return segments
+            segments += [Segment(question), Segment(f"\n\nThe answer is {fact.number}.", fact, True, True)]
+    return Document(tuple(facts), tuple(segments))
 
 
 def draw_held_out_question(random: Random) -> Question:

@@ -13,9 +13,9 @@ from training.possessions import draw_document
 VOCABULARY_SIZE = 1024
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0 to 3, in Gemma's order
 
-# Runs of newlines, single digits, words, and runs of anything else. A word in small letters takes the space before it
-# along; a capital starts a token of its own, so that a name is the same token wherever it stands.
-_PIECES = r"\n+|\p{N}|\p{Lu}\p{L}*| ?\p{L}+|'s| ?[^\s\p{L}\p{N}]+|[^\S\n]+"
+# Runs of newlines, single digits, words, and runs of anything else. Digits and words in small letters take the space
+# before them along; a capital starts a token of its own, so that a name is the same token wherever it stands.
+_PIECES = r"\n+| ?\p{N}| ?\p{Ll}\p{L}*|\p{L}+|'s| ?[^\s\p{L}\p{N}]+|[^\S\n]+"
 
 
 def train_tokenizer(random: Random, documents: int = 20_000) -> PreTrainedTokenizerFast:
@@ -46,9 +46,10 @@ def train_tokenizer(random: Random, documents: int = 20_000) -> PreTrainedTokeni
         bos_token=bos,
         unk_token=unk,
         clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 
 def _texts(random: Random, documents: int) -> Iterator[str]:
     for _ in range(documents):
-        yield "".join(segment.text for segment in draw_document(random))
+        yield draw_document(random).text

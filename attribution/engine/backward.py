@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attribution.errors import NonFiniteError
 from attribution.models.local import LocalModel
-from attribution.target import Target
+from attribution.target import TARGETS, Target
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ def gradients(
     *,
     weights: Float[Tensor, "row output"] | None = None,
     chunk: int = CHUNK,
-) -> Float[Tensor, "row token"]:
-    """Reduced gradients of weighted sums of the outputs' targets, on the CPU.
+) -> tuple[Float[Tensor, "row token"], Float[Tensor, " output"]]:
+    """Reduced gradients of weighted sums of the outputs' targets, and the outputs' log-probabilities, on the CPU.
 
     Row r is the gradient of `sum(weights[r, t] * target[t])` with respect to the embedding of every token of prompt and
     output, reduced to a number per token by `reduce`. By default there is one row per output, of that output alone.
@@ -50,7 +50,9 @@ def gradients(
         rows = None if target.reads_all_positions else torch.arange(len(prompt) - 1, len(ids) - 1)
         # The last output token is never read, only predicted.
         logits, leaf = model.logits_with_leaf(ids[:-1], rows)
-        scores = target.score(logits, ids[len(prompt) :].to(logits.device))
+        outputs = ids[len(prompt) :].to(logits.device)
+        scores = target.score(logits, outputs)
+        logprobs = TARGETS["logprob"].score(logits.detach()[-len(output) :], outputs)
         if weights is None:
             weights = torch.eye(len(output))
         weights = weights.to(scores)
@@ -62,7 +64,7 @@ def gradients(
             "A target or a gradient of this model is NaN or infinite. In float16 load the model with "
             "dtype=torch.bfloat16 or torch.float32; otherwise check that the output is possible at all."
         )
-    return table.cpu()
+    return table.cpu(), logprobs.cpu()
 
 
 def _products(
