@@ -42,16 +42,17 @@ model: $(VENV)/.dev  ## train the embedded model anew, into training/out
 clean:
 	rm -rf $(VENV)
 
-# One stamp per set of dependencies: a later one includes the earlier. pip comes first: dependency groups need >= 25.1.
+# One stamp per set of dependencies: a later one includes the earlier. pip comes first: dependency groups need 25.1, and
+# constraints on what builds a package 25.3.
 $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older. Type: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.3"
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

@@ -16,6 +16,7 @@ from rich.text import Text
 
 import attribution
 from attribution.errors import AttributionError, InputError
+from attribution.views.text import visible
 
 app = typer.Typer(
     name="attribution",
@@ -59,11 +60,11 @@ def explain(
 ) -> None:
     """Show which words of PROMPT made the model write its answer."""
     from attribution.explainer import explain as explain_prompt
+    from attribution.result import check_file
 
-    text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
-    if save is not None and not save.parent.is_dir():
-        # Said before the work, not after it.
-        raise InputError(f"Expected a file in a folder that exists, got {str(save)!r}.")
+    text = _standard_input() if prompt == "-" else prompt
+    if save is not None:
+        check_file(save)  # said before the work, not after it
     result = explain_prompt(
         model, text, output=output, max_new_tokens=max_new_tokens, method=method, units=units, target=target
     )
@@ -110,6 +111,12 @@ def methods(
     _console().print(table)
 
 
+def _standard_input() -> str:
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it is None where it was closed
+        raise InputError("Expected a text on standard input, but it is closed. Pass the prompt as an argument.")
+    return sys.stdin.read().rstrip("\n")
+
+
 def _console() -> Console:
     """Standard output as rich sees it: width, colours, NO_COLOR and pipes are its business."""
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
@@ -124,8 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except AttributionError as error:
-        typer.echo(f"attribution: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error), status=2)
+    except Exception as error:  # whatever it is, a person at a terminal gets one line
+        _fail(f"failed: {type(error).__name__}: {error}", status=1)
+
+
+def _fail(message: str, status: int) -> None:
+    """One message on stderr, with nothing in it that a terminal would act upon, and the exit status."""
+    typer.echo(f"attribution: {visible(message, layout=True)}", err=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

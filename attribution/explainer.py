@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.problem import LocalProblem
-from attribution.prompt import Prompt, check_prompt, divide
+from attribution.prompt import Prompt, check_count, check_prompt, check_text, divide
 from attribution.result import Attribution, Output, Unit
 from attribution.target import named_target
 
@@ -62,12 +63,12 @@ def explain(
     if ablation not in ABLATIONS:
         raise InputError(f"Expected an ablation out of {', '.join(map(repr, ABLATIONS))}, got {ablation!r}.")
     text = check_prompt(prompt)
-    # bool is a subclass of int, and True is no count.
-    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-        raise InputError(f"Expected max_new_tokens as a whole number from 1 on, got {max_new_tokens!r}.")
+    tokens_allowed = check_count("max_new_tokens", max_new_tokens)
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"Expected the seed as an int from 0 on, got {seed!r}.")
     local = load(model)
     divided = divide(text, local.encode(text), units)
-    ids = _output_ids(local, divided, output, max_new_tokens)
+    ids = _output_ids(local, divided, output, tokens_allowed)
     problem = LocalProblem(local, divided, ids, wanted, output_units=units == "token")
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
@@ -78,7 +79,7 @@ def explain(
         # A token is no cause of itself nor of what came before it; what a method measured there is rounding.
         output_scores=np.tril(scores[:, n_prompt:], -1).astype(np.float32) if units == "token" else None,
         units=tuple(_prompt_units(local, divided)),
-        outputs=tuple(map(Output, local.output_texts(ids), ids, logprobs)),
+        outputs=tuple(map(Output, local.output_texts(divided.encoding.ids, ids), ids, logprobs)),
         prompt=text,
         granularity=units,
         method={
@@ -107,12 +108,27 @@ def _output_ids(
     if output is None:
         model.check_length(len(ids), max_new_tokens)
         return model.generate(ids, max_new_tokens)
-    given = model.encode_output(prompt.text, ids, output) if isinstance(output, str) else model.check_ids(output)
+    if isinstance(output, str):
+        given = model.encode_output(prompt.text, ids, check_text("output", output)) if output else ()
+    else:
+        given = _check_output_ids(output, model.vocabulary_size)
     if not given:
-        raise InputError(
-            "Expected an output with at least one token, got an empty one. Leave it out and the model writes."
-        )
+        raise InputError("Expected an output with at least one token, got none. Leave it out and the model writes.")
     return given
+
+
+def _check_output_ids(output: object, vocabulary: int) -> tuple[int, ...]:
+    """Ids that a person passed, whatever they are held in; `InputError` for anything else."""
+    try:
+        items = list(cast(Any, output))
+        ids = tuple(vocabulary if isinstance(i, (bool, str, bytes)) else operator.index(i) for i in items)
+    except TypeError:
+        ids = (vocabulary,)
+    if isinstance(output, bytes) or not all(0 <= i < vocabulary for i in ids):
+        raise InputError(
+            f"Expected the output as a text, or as token ids from 0 to {vocabulary - 1} in a flat list, got {output!r}."
+        )
+    return ids
 
 
 def _prompt_units(model: LocalModel, prompt: Prompt) -> list[Unit]:

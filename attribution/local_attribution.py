@@ -17,7 +17,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from attribution.errors import InputError
 from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
 from attribution.problem import LocalProblem
-from attribution.prompt import Encoding, Prompt, PromptUnit, check_prompt
+from attribution.prompt import Encoding, Prompt, PromptUnit, check_count, check_prompt
 from attribution.target import Target, named_target
 from attribution.views.table import TableView
 
@@ -68,10 +68,10 @@ class LocalLLMAttributor:
         log.setLevel(log_level)
         self._model = LocalModel(model, tokenizer)
         _check_embeddings(self._model, embeddings)
-        if device is not None and torch.device(device).type != self._model.device.type:
+        if device is not None and not _is_device(device, self._model.device):
             raise InputError(
                 f"Expected the device of the model, {self._model.device}, got {device}. "
-                f'Type model.to("{device}") first, or leave device out.'
+                "Type model.to(...) first, or leave device out."
             )
         if target not in ("prob", "published"):
             raise InputError(f'Expected target="prob" or target="published", got {target!r}.')
@@ -92,13 +92,12 @@ class LocalLLMAttributor:
         or a tokenizer that does not fit, and `NonFiniteError` where the model computes NaN.
         """
         text = check_prompt(input_string)
-        if not isinstance(generation_length, int) or isinstance(generation_length, bool) or generation_length < 1:
-            raise InputError(f"Expected generation_length as a whole number from 1 on, got {generation_length!r}.")
+        length = check_count("generation_length", generation_length)
         prompt = self._model.check_ids(self._model.tokenizer(text)["input_ids"])
         if not prompt:
             raise InputError(f"Expected a prompt with at least one token, but the tokenizer made none of {text!r}.")
-        self._model.check_length(len(prompt), generation_length)
-        output = self._model.generate(prompt, generation_length, stop=False)
+        self._model.check_length(len(prompt), length)
+        output = self._model.generate(prompt, length, stop=False)
         log.info("generated %r", self._model.decode(output))
         target = _softmax_over_positions(len(prompt)) if self._published else named_target("prob")
         problem = LocalProblem(self._model, _by_token(text, prompt), output, target, output_units=True)
@@ -117,20 +116,21 @@ class LocalLLMAttributor:
         `word_list` names the tokens in the table, one name each; the other arguments are what `compute_attributions`
         took and gave. Raises `InputError` where they do not fit one another.
         """
-        expected = (generation_length, len(token_ids))
-        if tuple(attr_scores.shape) != expected or len(word_list) != len(token_ids):
+        expected = (check_count("generation_length", generation_length), len(token_ids))
+        scores = torch.as_tensor(attr_scores)
+        if tuple(scores.shape) != expected or len(word_list) != len(token_ids):
             raise InputError(
                 f"Expected {len(token_ids)} words and scores of shape {expected} for {len(token_ids)} ids and "
                 f"generation_length={generation_length}, got {len(word_list)} words and scores of shape "
-                f"{tuple(attr_scores.shape)}. Pass what compute_attributions gave."
+                f"{tuple(scores.shape)}. Pass what compute_attributions gave."
             )
-        ids: list[int] = token_ids.tolist()
-        n_input = len(ids) - generation_length
+        ids = list(self._model.check_ids(token_ids))
+        n_input = len(ids) - len(scores)
         view = TableView(
             prompt=self._model.decode(ids[:n_input]),
-            output=self._model.decode(ids[n_input:]),
+            output="".join(self._model.output_texts(ids[:n_input], ids[n_input:])),
             words=[self._name(word, i) for word, i in zip(word_list, ids, strict=True)],
-            scores=attr_scores.tolist(),
+            scores=scores.tolist(),
         )
         Console(highlight=False, markup=False, emoji=False).print(view)
 
@@ -144,8 +144,19 @@ class LocalLLMAttributor:
         """The word as the table shows it: for the tokenizer's own spelling ("Ġapples") the text it stands for."""
         if word != self._model.tokenizer.convert_ids_to_tokens([token_id])[0]:
             return str(word)
-        text = self._model.decode([token_id])
+        # A tokenizer that marks spaces with "▁" drops the first one when it decodes a token alone.
+        text = ("▁" if word.startswith("▁") else "") + self._model.decode([token_id]).lstrip("▁")
+        text = text.replace("▁ ", " ").replace("▁", " ")
         return word if "\N{REPLACEMENT CHARACTER}" in text or not text else text.replace(" ", "␣")
+
+
+def _is_device(device: object, own: torch.device) -> bool:
+    """Whether `device` names the device `own`; without an index it names every device of its type."""
+    try:
+        given = torch.device(cast(Any, device))
+    except (RuntimeError, TypeError):
+        return False
+    return given.type == own.type and given.index in (None, own.index or 0)
 
 
 def _check_embeddings(model: LocalModel, embeddings: Any) -> None:
@@ -156,6 +167,8 @@ def _check_embeddings(model: LocalModel, embeddings: Any) -> None:
         raise InputError(f"Expected the embeddings as a tensor, got {type(embeddings).__name__}. {remedy}")
     if embeddings.shape != own.shape:
         raise InputError(f"Expected embeddings of shape {tuple(own.shape)}, got {tuple(embeddings.shape)}. {remedy}")
+    if own.is_meta:  # offloaded: there is nothing to compare with
+        return
     # By parts: the matrix of a large vocabulary is not worth a second copy.
     for mine, theirs in zip(own.split(65536), embeddings.detach().split(65536), strict=True):
         if not torch.equal(mine, theirs.to(mine)):

@@ -116,6 +116,9 @@ class LocalProblem(Problem):
         )
         self.cost.forwards += len(masks)
         self.cost.tokens += spent
+        whole = masks.all(1)
+        if self._target is TARGETS["logprob"] and whole.any():
+            self._logprobs = values[whole][0]
         return values[same]
 
     def logprobs(self) -> Float[Tensor, " output"]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import operator
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Any, cast
+
+import regex
 
 from attribution.errors import InputError
 
 GRANULARITIES = ("token", "word")
 
-# A number with its decimals, a word with its inner apostrophes and hyphens, or one mark of punctuation.
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:['’-]\w+)*|[^\w\s]")
+# A word or number with its marks, inner apostrophes, hyphens and decimal points; or one other character as it is seen.
+_WORD: Any = regex.compile(r"[\w\p{M}]+(?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}]+)*|(?!\s)\X")
 
 Span = tuple[int, int]
 """A half-open range `(start, end)`, of characters or of tokens."""
@@ -57,10 +60,31 @@ def check_prompt(text: object) -> str:
     if not isinstance(text, str):
         raise InputError(f"Expected the prompt as a string, got {type(text).__name__}. Pass one text.")
     if not text.strip():
+        raise InputError("Expected a prompt with at least one word, got an empty one. Pass the text to explain.")
+    return check_text("prompt", text)
+
+
+def check_text(name: str, text: str) -> str:
+    """`text` itself where it can be encoded; `InputError` for one with half a character (a lone surrogate) in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise InputError(
-            "Expected a prompt with at least one word, got an empty string. Pass the text to be explained."
-        )
+            f"Expected the {name} as text, but character {error.start} is only half of one "
+            f"(U+{ord(text[error.start]):04X}). Read it with the encoding that it was written in."
+        ) from error
     return text
+
+
+def check_count(name: str, value: object) -> int:
+    """`value` as an int where it is a whole number from 1 on, of whatever integer type; `InputError` otherwise."""
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(cast(Any, value))
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise InputError(f"Expected {name} as a whole number from 1 on, got {value!r}.")
+    return count
 
 
 def divide(text: str, encoding: Encoding, granularity: str) -> Prompt:
@@ -99,9 +123,16 @@ def _without_overlap(encoding: Encoding) -> list[Span]:
 
 
 def _words(text: str, encoding: Encoding, spans: list[Span]) -> list[PromptUnit]:
-    words = [match.span() for match in _WORD.finditer(text)] or [(0, len(text))]
+    words: list[Span] = [match.span() for match in _WORD.finditer(text)] or [(0, len(text))]
     starts = [start for start, _ in words]
-    owners = [None if encoding.special[i] else _owner(text, span, words, starts) for i, span in enumerate(spans)]
+    owners: list[int | None] = []
+    for i, (start, end) in enumerate(spans):
+        if encoding.special[i]:
+            owners.append(None)
+        elif start == end and i and owners[-1] is not None:  # a later piece of a split character
+            owners.append(owners[-1])
+        else:
+            owners.append(_owner(text, (start, end), words, starts))
     units: list[PromptUnit] = []
     first = 0
     for i in range(1, len(owners) + 1):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -53,7 +55,7 @@ class Output:
     logprob: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """Which parts of a prompt made a model write each token of its output, and how this was found out.
 
@@ -87,9 +89,19 @@ class Attribution:
         square = (len(self.outputs), len(self.outputs))
         if self.output_scores is not None and self.output_scores.shape != square:
             raise InputError(f"Expected output_scores of shape {square}, got {self.output_scores.shape}.")
-        for array in (self.scores, self.output_scores):
-            if array is not None:
-                array.setflags(write=False)
+        for name in ("scores", "output_scores"):
+            given: Array | None = getattr(self, name)
+            if given is None:
+                continue
+            if not np.isfinite(given).all():
+                raise InputError(f"Expected {name} to be finite, got NaN or infinity.")
+            own = given.copy()
+            own.setflags(write=False)
+            object.__setattr__(self, name, own)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, number for number."""
+        return isinstance(other, Attribution) and self.to_dict() == other.to_dict()
 
     @property
     def output(self) -> str:
@@ -109,19 +121,31 @@ class Attribution:
             return list(range(count))
         if isinstance(outputs, str):
             return self._indices_of_text(outputs)
-        indices = [outputs] if isinstance(outputs, int) else list(outputs)
-        for index in indices:
-            if not -count <= index < count:
-                raise InputError(f"Expected indices of output tokens from 0 to {count - 1}, got {index}.")
+        given = list(outputs) if isinstance(outputs, Iterable) else [outputs]
+        try:
+            indices = [operator.index(index) for index in given]
+        except TypeError:
+            indices = [count]
+        if any(isinstance(index, (bool, np.bool_)) for index in given) or not all(-count <= i < count for i in indices):
+            raise InputError(
+                f"Expected indices of output tokens from 0 to {count - 1}, or a part of the output, got {outputs!r}."
+            )
         return [index % count for index in indices]
 
     def _indices_of_text(self, text: str) -> list[int]:
         start = self.output.find(text)
         if start < 0 or not text:
             raise InputError(f"Expected a part of the output {self.output!r}, got {text!r}.")
-        ends = np.cumsum([len(output.text) for output in self.outputs])
-        begins = ends - [len(output.text) for output in self.outputs]
-        return [i for i in range(len(ends)) if begins[i] < start + len(text) and ends[i] > start]
+        indices: list[int] = []
+        end = owner_begin = owner_end = 0
+        for index, output in enumerate(self.outputs):
+            if output.text:
+                owner_begin, owner_end = end, end + len(output.text)
+                end = owner_end
+            # A token without text is a later piece of the character before it.
+            if owner_begin < start + len(text) and owner_end > start:
+                indices.append(index)
+        return indices
 
     def total(self, outputs: int | str | Sequence[int] | None = None) -> Float32[Array, " unit"]:
         """Score of every unit, summed over all outputs or the given ones (see `output_indices`); float32 `[unit]`."""
@@ -175,17 +199,9 @@ class Attribution:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the result to a safetensors file; an existing file is replaced once the new one is whole.
 
-        Raises `InputError` where the folder does not exist.
+        Raises `InputError` where the folder does not exist, `ResultFileError` where the file cannot be written.
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise InputError(
-                f"Expected a file in a folder that exists, got {str(path)!r}. Create {str(path.parent)!r} first."
-            )
-        if path.is_dir():
-            raise InputError(
-                f"Expected the name of a file, got the folder {str(path)!r}. Add a name such as result.safetensors."
-            )
+        path = check_file(path)
         arrays = {"scores": np.ascontiguousarray(self.scores)}
         if self.output_scores is not None:
             arrays["output_scores"] = np.ascontiguousarray(self.output_scores)
@@ -194,6 +210,8 @@ class Attribution:
         try:
             unfinished.write_bytes(content)
             unfinished.replace(path)
+        except OSError as error:
+            raise ResultFileError(f"The result cannot be written to {str(path)!r}: {error}") from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -222,17 +240,45 @@ class Attribution:
     @classmethod
     def _from_parts(cls, about: dict[str, Any], arrays: dict[str, Array]) -> Attribution:
         schema = about.pop("schema")
+        if type(schema) is not int or schema < 1:
+            raise ResultFileError(f"its schema is damaged: {schema!r}.")
         if schema > SCHEMA:
             raise ResultFileError(
                 f"it was written by a newer version (schema {schema}, this one reads up to {SCHEMA}). "
                 "Type: pip install -U llm-attribution"
             )
-        for array in arrays.values():
-            if array.dtype != np.float32 or not np.isfinite(array).all():
-                raise ResultFileError("its scores are damaged: not finite float32 numbers.")
+        if any(array.dtype != np.float32 for array in arrays.values()):
+            raise ResultFileError("its scores are damaged: not float32 numbers.")
         about["units"] = tuple(Unit(**unit) for unit in about["units"])
         about["outputs"] = tuple(Output(**output) for output in about["outputs"])
-        return cls(scores=arrays["scores"], output_scores=arrays.get("output_scores"), **about)
+        result = cls(scores=arrays["scores"], output_scores=arrays.get("output_scores"), **about)
+        result._check_record()
+        return result
+
+    def _check_record(self) -> None:
+        """Raises `ResultFileError` where a part of a file is not what it should be, before anything relies on it."""
+        size = len(self.prompt)
+        whole = {
+            "prompt": isinstance(self.prompt, str),
+            "granularity": isinstance(self.granularity, str),
+            "target": isinstance(self.target, str),
+            "ablation": self.ablation is None or isinstance(self.ablation, str),
+            "seed": type(self.seed) is int,
+            "units": all(
+                isinstance(u.text, str) and isinstance(u.role, str) and 0 <= u.start <= u.end <= size
+                for u in self.units
+            ),
+            "outputs": all(
+                isinstance(o.text, str) and type(o.id) is int and math.isfinite(o.logprob) for o in self.outputs
+            ),
+            "method": all(isinstance(self.method[key], str) for key in ("name", "unit"))
+            and isinstance(self.method["signed"], bool),
+            "model": isinstance(self.model["name"], str),
+            "cost": all(type(self.cost[key]) is int for key in ("forwards", "backwards", "tokens")),
+        }
+        damaged = [name for name, fine in whole.items() if not fine]
+        if damaged:
+            raise ResultFileError(f"it is damaged in {', '.join(damaged)}.")
 
     def _about(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON holds it."""
@@ -250,3 +296,15 @@ class Attribution:
             "cost": dict(self.cost),
             "versions": dict(self.versions),
         }
+
+
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """The path that a result can be written to; `InputError` for a folder, and where the file's folder is missing."""
+    file = Path(path)
+    if not str(path) or file.is_dir():
+        raise InputError(f"Expected the name of a file, got {str(path)!r}. Add a name such as result.safetensors.")
+    if not file.parent.is_dir():
+        raise InputError(
+            f"Expected a file in a folder that exists, got {str(path)!r}. Create {str(file.parent)!r} first."
+        )
+    return file

@@ -66,6 +66,6 @@ def named_target(name: str) -> Target:
 
     Raises `InputError` for any other name.
     """
-    if name not in TARGETS:
+    if not isinstance(name, str) or name not in TARGETS:
         raise InputError(f"Expected a target out of {', '.join(map(repr, TARGETS))}, got {name!r}.")
     return TARGETS[name]

@@ -99,6 +99,10 @@ def test_version_and_help(cli) -> None:
         (["explain", PROMPT, "--model", "/no/such/folder"], "No model could be loaded"),
         (["explain", PROMPT, "--save", "/no/such/folder/r"], "a folder that exists"),
         (["explain", PROMPT * 60], "at most 512 tokens"),
+        (["explain", PROMPT, "--save", "/tmp"], "the name of a file"),
+        (["explain", PROMPT, "--save", ""], "the name of a file"),
+        (["explain", "hi \ud800"], "half of one"),
+        (["explain", PROMPT, "--model", "/tmp/\x1b]0;owned\x07no"], "␛]0;owned␇no"),
         (["explain"], "Missing argument"),
         (["explode"], "No such command"),
     ],
@@ -108,7 +112,22 @@ def test_wrong_use_is_one_clear_message_and_status_2(cli, arguments: list[str], 
     assert status == 2
     assert message in " ".join(err.split())
     assert "Traceback" not in err
+    assert "\x1b" not in err
     assert out == ""
+
+
+def test_a_file_that_cannot_be_written(cli) -> None:
+    status, out, err = cli("explain", PROMPT, "--save", "/proc/x")
+    assert (status, out) == (2, "")
+    assert err.startswith("attribution: The result cannot be written to '/proc/x'")
+
+
+def test_a_fault_is_one_line_too(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_, **__):
+        raise RuntimeError("out of \x1b[31mmemory")
+
+    monkeypatch.setattr("attribution.explainer.explain", fail)
+    assert cli("explain", PROMPT) == (1, "", "attribution: failed: RuntimeError: out of ␛[31mmemory\n")
 
 
 def test_wrong_use_in_a_process_of_its_own() -> None:

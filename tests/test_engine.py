@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
@@ -75,6 +76,33 @@ def test_gradients_in_bfloat16(family: str) -> None:
         ]
     )
     assert close(found, alone, 2e-2)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_ablated_prompts_in_bfloat16(family: str) -> None:
+    keep = torch.rand(8, len(PROMPT) + len(OUTPUT), generator=torch.Generator().manual_seed(1)) < 0.7
+    keep[:, len(PROMPT) :] = True
+    found = ablated(local(family, torch.bfloat16), keep)
+    assert found.dtype == torch.float32
+    for mask, row in zip(keep, found, strict=True):
+        kept = [token for token, there in zip(PROMPT, mask, strict=False) if there]
+        alone = torch.tensor(reference.logprobs(tiny_model(family, torch.bfloat16), kept, OUTPUT))
+        assert close(row, alone, 5e-2)
+
+
+def test_float16_carries_the_gradient_of_a_probability_near_zero() -> None:
+    """Unscaled, these gradients are below what float16 has numbers for, and every score would be 0."""
+    sure = copy.deepcopy(tiny_model("llama"))
+    with torch.no_grad():
+        sure.model.norm.weight *= 3
+    exact = LocalModel(sure, tiny_tokenizer())
+    half = LocalModel(copy.deepcopy(sure).half(), tiny_tokenizer())
+    unlikely = [int(i) for i in half.logits(torch.tensor([PROMPT]))[0, -1].argsort()[:1]]
+    norm = lambda g, _: g.norm(dim=-1)  # noqa: E731
+    found, logprobs = backward.gradients(half, PROMPT, unlikely, named_target("prob"), norm)
+    assert logprobs.exp() < 1e-6
+    expected = gradients(exact, PROMPT, unlikely, named_target("prob"), norm)
+    assert torch.cosine_similarity(found, expected) > 0.99
 
 
 def test_weights_mix_the_outputs_before_the_reduction() -> None:
@@ -174,8 +202,6 @@ def test_no_start_token() -> None:
 
 
 def test_logits_that_are_not_finite() -> None:
-    import copy
-
     broken = copy.deepcopy(tiny_model("llama"))
     with torch.no_grad():
         broken.get_output_embeddings().weight[OUTPUT[1]] = float("inf")

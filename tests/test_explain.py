@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import attribution
 from attribution.errors import InputError
@@ -68,8 +69,8 @@ def test_the_record(llama: LocalModel) -> None:
 
 def test_cost_of_leave_one_out_counts_each_prompt_once(llama: LocalModel) -> None:
     result = explain(llama, PROMPT, output=" The")
-    # Five words and the whole prompt; BOS is never removed. One more for the log-probabilities.
-    assert result.cost["forwards"] == 7
+    # Five words and the whole prompt; BOS is never removed.
+    assert result.cost["forwards"] == 6
 
 
 @pytest.mark.usefixtures("untyped")
@@ -80,6 +81,16 @@ def test_cost_of_leave_one_out_counts_each_prompt_once(llama: LocalModel) -> Non
         ({"prompt": None}, "as a string, got NoneType"),
         ({"output": ""}, "an output with at least one token"),
         ({"output": []}, "an output with at least one token"),
+        ({"output": b"hi"}, "got b'hi'"),
+        ({"output": [5.7]}, "got \\[5.7\\]"),
+        ({"output": [True]}, "token ids from 0 to 319"),
+        ({"output": 5}, "got 5"),
+        ({"output": [5, 320]}, "token ids from 0 to 319"),
+        ({"output": [-1]}, "token ids from 0 to 319"),
+        ({"output": "\ud800"}, "the output as text"),
+        ({"seed": -1}, "seed as an int from 0 on, got -1"),
+        ({"seed": None}, "got None"),
+        ({"target": ["prob"]}, "target out of"),
         ({"max_new_tokens": 0}, "whole number from 1 on, got 0"),
         ({"max_new_tokens": 1.5}, "got 1.5"),
         ({"max_new_tokens": True}, "got True"),
@@ -96,6 +107,9 @@ def test_wrong_arguments(arguments: dict, message: str, llama: LocalModel) -> No
         explain(**{"model": llama, "prompt": PROMPT} | arguments)
 
 
-def test_ids_that_the_model_does_not_know(llama: LocalModel) -> None:
-    with pytest.raises(attribution.AttributionError, match="320 rows"):
-        explain(llama, PROMPT, output=[5, 320])
+@pytest.mark.usefixtures("untyped")
+def test_numbers_of_other_libraries(llama: LocalModel) -> None:
+    expected = explain(llama, PROMPT, output=[5, 6])
+    for ids in (np.array([5, 6]), torch.tensor([5, 6]), (np.int64(5), 6)):
+        assert explain(llama, PROMPT, output=ids) == expected
+    assert explain(llama, PROMPT, max_new_tokens=np.int64(2)) == explain(llama, PROMPT, max_new_tokens=2)

@@ -25,7 +25,7 @@ BELOW = {
     "result": {"views"},
     "explainer": {"result", "method", "methods", "problem", "engine", "models", "prompt", "target"},
     "local_attribution": {"models", "problem", "methods", "views", "prompt", "target"},
-    "cli": {"explainer", "method", "result"},
+    "cli": {"explainer", "method", "result", "views"},
     "__init__": {"explainer", "local_attribution", "method", "models", "result"},
     "__main__": {"cli"},
 }

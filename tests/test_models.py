@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedModel
 
 import attribution
 from attribution.errors import ContextWindowError, InputError, ModelError, ModelLoadError, NonFiniteError
@@ -17,7 +18,7 @@ from attribution.method import list_methods
 from attribution.models.local import LocalModel
 from tests.reference import greedy
 from tests.state import differences, snapshot
-from tests.tiny import ARCHITECTURES, WINDOW, tiny_model, tiny_tokenizer
+from tests.tiny import ARCHITECTURES, WINDOW, metaspace_tokenizer, tiny_model, tiny_tokenizer
 
 PROMPT = "Sam has 3 apples."
 
@@ -117,6 +118,50 @@ def test_every_architecture_says_what_it_is(family: str) -> None:
     assert model.describe()["architecture"] == type(tiny_model(family)).__name__
 
 
+def test_weights_that_are_missing(folder, tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if "layers.1.mlp" not in k}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelLoadError, match="incomplete, and would be random"):
+        attribution.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+    with pytest.raises(ModelLoadError, match="No model could be loaded"):
+        attribution.load(tmp_path)
+
+
+def test_an_offloaded_model() -> None:
+    """Accelerate keeps the weights elsewhere and brings each layer's for its turn only."""
+    from accelerate import cpu_offload
+
+    model = cpu_offload(copy.deepcopy(tiny_model("llama")), torch.device("cpu"))
+    assert model.get_input_embeddings().weight.is_meta
+    for method in list_methods():
+        found = explain((model, tiny_tokenizer()), PROMPT, max_new_tokens=3, method=method)
+        assert found == replace(
+            explain((tiny_model("llama"), tiny_tokenizer()), PROMPT, max_new_tokens=3, method=method), model=found.model
+        )
+    door = LocalLLMAttributor(model, tiny_tokenizer(), model.get_input_embeddings().weight)
+    assert door.compute_attributions(PROMPT, 2)[0].any()
+
+
+def test_a_config_that_wants_tuples() -> None:
+    model = copy.deepcopy(tiny_model("llama"))
+    model.config.return_dict = False
+    assert explain((model, tiny_tokenizer()), PROMPT, max_new_tokens=2).scores.any()
+
+
+def test_a_model_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = type(tiny_model("llama"))(tiny_model("llama").config).eval()
+    with pytest.raises(ModelError, match="inference_mode"):
+        explain((model, tiny_tokenizer()), PROMPT)
+
+
 def test_a_tokenizer_of_another_model() -> None:
     config = type(tiny_model("llama").config)(**tiny_model("llama").config.to_dict() | {"vocab_size": 100})
     small = type(tiny_model("llama"))(config).eval()
@@ -145,11 +190,11 @@ def test_context_window() -> None:
         explain(model, "apples", output=long)
 
 
-def test_a_model_without_an_embedding_per_id() -> None:
-    """An encoder has no next token: whatever it answers, no number comes back."""
-    encoder = BertModel(BertConfig(vocab_size=320, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).eval()
-    with pytest.raises(Exception, match="logits"):
-        explain((encoder, tiny_tokenizer()), PROMPT)
+def test_a_model_that_does_not_write_on() -> None:
+    for kind in (BertModel, BertForMaskedLM):
+        encoder = kind(BertConfig(vocab_size=320, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).eval()
+        with pytest.raises(InputError, match=f"got {kind.__name__}. Load it with AutoModelForCausalLM"):
+            explain((encoder, tiny_tokenizer()), PROMPT)
 
 
 # Text and ids
@@ -164,15 +209,34 @@ def test_a_given_output_keeps_the_ids_of_the_prompt(llama: LocalModel) -> None:
     assert llama.decode(llama.encode_output("Sam ha", ids, "s 3")) == "s 3"
 
 
+@pytest.mark.parametrize("seam", [("Sam ha", "s 3"), ("Sam has", " 3 apples"), ("Sam", "\n\nThe"), ("Sam", " é😀 x")])
+def test_a_tokenizer_that_marks_the_start_of_words(seam: tuple[str, str]) -> None:
+    """SentencePiece's way: a text gets a space in front, and decoding drops it. Neither may happen in mid-text."""
+    prompt, output = seam
+    result = explain((tiny_model("llama"), metaspace_tokenizer()), prompt, output=output)
+    assert result.output == output
+    ids = [*metaspace_tokenizer()(prompt)["input_ids"], *(o.id for o in result.outputs)]
+    assert metaspace_tokenizer().decode(ids) == prompt + output
+
+
+def test_an_output_that_a_tokenizer_cannot_write() -> None:
+    lossy = metaspace_tokenizer()
+    with pytest.raises(InputError, match="Pass its ids instead"):
+        explain((tiny_model("llama"), lossy), "Sam ha", output="s\u25813")
+
+
 def test_output_texts_add_up(llama: LocalModel) -> None:
     text = "é 😀 3\n"
     ids = llama.tokenizer(text, add_special_tokens=False)["input_ids"]
-    texts = llama.output_texts(ids)
+    texts = llama.output_texts([2], ids)
     assert "".join(texts) == text
     assert texts[0] == "é"
     assert texts[1] == ""  # its second byte
     # An output may end in the middle of a character.
-    assert llama.output_texts(ids[:1]) == ["\N{REPLACEMENT CHARACTER}"]
+    assert llama.output_texts([2], ids[:1]) == ["\N{REPLACEMENT CHARACTER}"]
+    # A byte that is no character does not take the next token's text.
+    letter = llama.tokenizer("a", add_special_tokens=False)["input_ids"]
+    assert llama.output_texts([2], [*ids[:1], *letter, *letter]) == ["\N{REPLACEMENT CHARACTER}", "a", "a"]
 
 
 # Generating
@@ -253,7 +317,25 @@ def test_everything_is_left_as_found(family: str) -> None:
 
 
 @pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize("at_call", range(1, 7))
+def test_everything_is_left_as_found_after_an_error_in_the_backward() -> None:
+    model, tokenizer = unusual("llama"), tiny_tokenizer()
+
+    def fail(_gradient):
+        raise RuntimeError("power cut")
+
+    def plant(_module, _inputs, output):
+        if output.requires_grad:
+            output.register_hook(fail)
+
+    model.model.layers[1].register_forward_hook(plant)
+    before = snapshot(model, tokenizer)
+    with pytest.raises(RuntimeError, match="power cut"):
+        explain((model, tokenizer), PROMPT, max_new_tokens=2, method="saliency")
+    assert differences(before, snapshot(model, tokenizer)) == []
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("at_call", range(1, 6))
 def test_everything_is_left_as_found_after_an_error(at_call: int) -> None:
     """The model raises in the middle of the n-th forward pass, wherever that is."""
     model, tokenizer = unusual("llama"), tiny_tokenizer()

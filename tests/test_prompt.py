@@ -51,6 +51,25 @@ def test_a_split_character_belongs_to_its_first_token() -> None:
     encoding = Encoding((5, 6, 7), ((0, 1), (0, 1), (1, 2)), (False,) * 3)
     prompt = divide("é!", encoding, "token")
     assert [prompt.unit_text(unit) for unit in prompt.units] == ["é", "", "!"]
+    assert words("é!", (0, 1), (0, 1), (1, 2)) == [("é", (1, 3)), ("!", (3, 4))]
+    assert words("日、本", *[(i, i + 1) for i in range(3) for _ in range(3)]) == [
+        ("日", (1, 4)),
+        ("、", (4, 7)),
+        ("本", (7, 10)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("cafe\u0301!", ["cafe\u0301", "!"]),
+        ("3rd of 3.5kg, 1,000", ["3rd", "of", "3.5kg", ",", "1,000"]),
+        ("👩‍👩‍👧 ok", ["👩‍👩‍👧", "ok"]),
+    ],
+)
+def test_words_as_they_are_seen(text: str, expected: list[str]) -> None:
+    assert [word for word, _ in words(text, *[(i, i + 1) for i in range(len(text))])] == expected
 
 
 @pytest.mark.parametrize("granularity", ["token", "word"])
@@ -72,7 +91,7 @@ def test_units_tile_the_tokens(text: str, granularity: str, gpt2: LocalModel, ll
 
 
 @pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize("bad", ["", "  \n", None, 3, b"text", ["a"]])
+@pytest.mark.parametrize("bad", ["", "  \n", None, 3, b"text", ["a"], "half \ud800"])
 def test_no_prompt(bad: object) -> None:
     with pytest.raises(InputError, match=r"Expected (the|a) prompt"):
         check_prompt(bad)

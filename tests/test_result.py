@@ -47,10 +47,44 @@ def test_total() -> None:
     assert result().total().dtype == np.float32
 
 
-@pytest.mark.parametrize("outputs", [3, -4, [0, 3], "no", ""])
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    "outputs", [3, -4, [0, 3], "no", "", 0.5, [0.5], True, np.array([True, False, True]), slice(0, 1), [None]], ids=repr
+)
 def test_outputs_that_are_not_there(outputs) -> None:
     with pytest.raises(InputError, match="Expected"):
         result().total(outputs)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_total_takes_numbers_of_other_libraries() -> None:
+    assert result().total(np.int64(1)).tolist() == result().total(1).tolist()
+    assert result().total(np.array([0, 2])).tolist() == result().total([0, 2]).tolist()
+    assert result().total(range(2)).tolist() == result().total([0, 1]).tolist()
+
+
+def test_a_text_takes_all_pieces_of_its_characters() -> None:
+    outputs = tuple(Output(text, 1, 0.0) for text in (" ", "😀", "", "", "x"))
+    split = result(outputs=outputs, scores=np.zeros((5, 4), np.float32), output_scores=None)
+    assert split.output_indices("😀") == [1, 2, 3]
+    assert split.output_indices("x") == [4]
+    assert split.output_indices(" 😀") == [0, 1, 2, 3]
+
+
+def test_equality() -> None:
+    assert result() == result()
+    assert result() != result(seed=1)
+    assert result() != result(scores=result().scores * 2)
+    assert result() != 3
+
+
+def test_scores_must_be_finite_and_are_copied() -> None:
+    scores = np.zeros((3, 4), np.float32)
+    kept = result(scores=scores)
+    scores[0, 0] = 1
+    assert kept.scores[0, 0] == 0
+    with pytest.raises(InputError, match="finite"):
+        result(scores=np.full((3, 4), np.nan, np.float32))
 
 
 def test_it_is_frozen() -> None:
@@ -131,7 +165,7 @@ def test_an_existing_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ResultFileError, match="No space left"):
         result(seed=1).save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["r.safetensors"]
@@ -143,7 +177,7 @@ def test_an_existing_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch:
 def test_nowhere_to_save(tmp_path) -> None:
     with pytest.raises(InputError, match="a folder that exists"):
         result().save(tmp_path / "no" / "r.safetensors")
-    with pytest.raises(InputError, match="got the folder"):
+    with pytest.raises(InputError, match="the name of a file"):
         result().save(tmp_path)
 
 
@@ -171,9 +205,18 @@ def test_damaged_files(tmp_path) -> None:
         lambda about: about["outputs"].pop(),
         lambda about: about.update(schema="1"),
         lambda about: about.update(extra=1),
+        lambda about: about.update(prompt=3),
+        lambda about: about.update(method={}),
+        lambda about: about.update(cost={}),
+        lambda about: about.update(schema=True),
+        lambda about: about.update(schema=0),
+        lambda about: about.update(seed=None),
+        lambda about: about["units"][1].update(text=7),
+        lambda about: about["units"][1].update(start=50, end=-3),
+        lambda about: about["outputs"][0].update(logprob=float("nan")),
     ],
 )
-def test_damaged_metadata(tmp_path, change) -> None:
+def test_damaged_metadata(untyped, tmp_path, change) -> None:
     about = result()._about()
     change(about)
     path = tmp_path / "r.safetensors"
@@ -190,7 +233,7 @@ def test_damaged_metadata_that_is_no_json(tmp_path) -> None:
             Attribution.load(path)
 
 
-def test_damaged_scores(tmp_path) -> None:
+def test_damaged_scores(untyped, tmp_path) -> None:
     path, about = tmp_path / "r.safetensors", json.dumps(result()._about())
     for scores in (np.full((3, 4), np.nan, np.float32), np.zeros((3, 4)), np.zeros((3, 3), np.float32)):
         save_file({"scores": scores}, path, metadata={"attribution": about})

@@ -63,6 +63,9 @@ def test_long_rankings_are_cut_and_counted() -> None:
     unit = original.units[1]
     many = result(units=(unit,) * 30, scores=np.ones((3, 30), np.float32), prompt="Hi" * 30)
     assert "and 20 weaker" in str(many)
+    scores = result().scores.copy()
+    scores[:, 3] = 0.001
+    assert "and 1 weaker" in str(result(scores=scores))
 
 
 def test_nothing_matters() -> None:
@@ -70,7 +73,7 @@ def test_nothing_matters() -> None:
 
 
 def test_small_scores_keep_their_digits() -> None:
-    assert "+4.0e-05" in str(result(scores=result().scores * np.float32(1e-5)))
+    assert "+4.00e-05" in str(result(scores=result().scores * np.float32(1e-5)))
 
 
 def test_colours_and_their_absence() -> None:
@@ -130,6 +133,10 @@ def test_nothing_in_a_text_is_executed(text: str) -> None:
         units=tuple(type(unit)(text, *list(vars(unit).values())[1:]) for unit in original.units),
         outputs=(Output(text, 1, 0.0),) * 3,
         model={"name": text, "architecture": "M", "dtype": "float32", "revision": None},
+        method={"name": text, "options": {}, "signed": True, "unit": text},
+        target=text,
+        ablation=text,
+        granularity=text,
     )
     table = TableView(text, text, [text] * 4, [[0.1, 0.2, 0.3, 0.0]])
     for shown in (str(hostile), str(table)):
@@ -143,6 +150,14 @@ def test_nothing_in_a_text_is_executed(text: str) -> None:
     left = re.sub(r"\x1b\[[0-9;]*m", "", coloured(hostile, width=200))
     assert "\x1b" not in left
     assert visible(text) in left
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_numbers_in_the_table_are_never_cut(width: int) -> None:
+    scores = [[12.3456 + i, -1.5] + [-12345.6789] * 6 + [0.0] * 3 for i in range(3)]
+    shown = str(plain(TableView("x", "y", ["Sam", "has", *"abcdefghi"], scores), width))
+    for number in ("12.3456", "13.3456", "14.3456", "-1.5000", "-12345.6789"):
+        assert f"{number}\n" in shown.replace(" ", "\n") + "\n"
 
 
 def test_visible_keeps_ordinary_text() -> None:

@@ -57,7 +57,8 @@ def gradients(
             weights = torch.eye(len(output))
         weights = weights.to(scores)
         embeddings = leaf.detach()[0].float()
-        reduced = [reduce(part[:, 0].float(), embeddings) for part in _products(scores, leaf, weights, chunk)]
+        sizes = _sizes(scores, logits, weights) if leaf.dtype == torch.float16 else torch.ones(len(weights))
+        reduced = [reduce(part[:, 0], embeddings) for part in _products(scores, leaf, weights, sizes, chunk)]
         table = torch.nn.functional.pad(torch.cat(reduced), (0, 1))
     if not (table.isfinite().all() and scores.isfinite().all()):
         raise NonFiniteError(
@@ -67,18 +68,34 @@ def gradients(
     return table.cpu(), logprobs.cpu()
 
 
+def _sizes(
+    scores: Float[Tensor, " output"], logits: Float[Tensor, "position vocabulary"], weights: Float[Tensor, "row output"]
+) -> Float[Tensor, " row"]:
+    """How large each row's gradient is where it enters the model, so that float16 can carry it whatever the target.
+
+    The gradient of a probability near 0 or 1 is smaller than float16 has numbers for.
+    """
+    (entering,) = torch.autograd.grad(scores.sum(), logits, retain_graph=True)
+    by_output = entering.abs().amax(1)
+    by_output = by_output if len(by_output) == len(scores) else by_output.amax().expand(len(scores))
+    return (weights.abs() * by_output).amax(1).clamp(min=1e-30)
+
+
 def _products(
     scores: Float[Tensor, " output"],
     leaf: Float[Tensor, "1 token embed"],
     weights: Float[Tensor, "row output"],
+    sizes: Float[Tensor, " row"],
     chunk: int,
 ) -> Iterator[Float[Tensor, "part 1 token embed"]]:
-    """The gradient of every row of weighted scores, a chunk of rows at a time."""
+    """The gradient of every row of weighted scores in float32, a chunk of rows at a time, computed at size 1."""
     batched = True
-    for rows in weights.split(chunk):
+    scaled = weights / sizes.to(weights)[:, None]
+    for rows, size in zip(scaled.split(chunk), sizes.to(leaf.device).split(chunk), strict=True):
         if batched and len(rows) > 1:
             try:
-                yield torch.autograd.grad(scores, leaf, rows, retain_graph=True, is_grads_batched=True)[0]
+                (part,) = torch.autograd.grad(scores, leaf, rows, retain_graph=True, is_grads_batched=True)
+                yield part.float() * size[:, None, None, None]
                 continue
             except torch.OutOfMemoryError:
                 raise
@@ -86,5 +103,5 @@ def _products(
                 # Some operation has no batching rule: from here on one product at a time.
                 log.debug("no batched vector-Jacobian products here: %s", error)
                 batched = False
-        for row in rows:
-            yield torch.autograd.grad(scores, leaf, row, retain_graph=True)[0][None]
+        for row, one in zip(rows, size, strict=True):
+            yield torch.autograd.grad(scores, leaf, row, retain_graph=True)[0][None].float() * one

@@ -37,6 +37,12 @@ class LocalModel:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> None:
         if not isinstance(model, nn.Module) or not hasattr(model, "get_input_embeddings"):
             raise InputError(f"Expected a causal language model of transformers, got {type(model).__name__}.")
+        config = getattr(model, "config", None)
+        if getattr(config, "is_encoder_decoder", False) or not getattr(model, "can_generate", lambda: True)():
+            raise InputError(
+                f"Expected a causal language model, one that writes on from a text, got {type(model).__name__}. "
+                "Load it with AutoModelForCausalLM."
+            )
         if not callable(tokenizer):
             raise InputError(f"Expected a tokenizer that can be called on a text, got {type(tokenizer).__name__}.")
         self.model: Any = model
@@ -66,7 +72,10 @@ class LocalModel:
     @property
     def device(self) -> torch.device:
         """Where ids must be for the model to read them."""
-        return cast(Any, self.embedding_layer).weight.device
+        device: torch.device = cast(Any, self.embedding_layer).weight.device
+        if device.type == "meta":  # offloaded: accelerate brings the weights there for each pass
+            return torch.device(cast(Any, self.embedding_layer)._hf_hook.execution_device)
+        return device
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -124,29 +133,46 @@ class LocalModel:
     def encode_output(self, prompt: str, prompt_ids: tuple[int, ...], output: str) -> tuple[int, ...]:
         """The ids of an output that follows a prompt.
 
-        Both are tokenized together where that leaves the prompt's ids as they are, else the output by itself.
+        Both are tokenized together where that leaves the prompt's ids as they are, else the output by itself, or after
+        a newline where the tokenizer would put a space before it. Raises `InputError` where none of them is the output.
         """
-        together = tuple(int(i) for i in self.tokenizer(prompt + output)["input_ids"])
+        together = self.check_ids(self.tokenizer(prompt + output)["input_ids"])
         if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
-            return self.check_ids(together[len(prompt_ids) :])
-        return self.check_ids(self.tokenizer(output, add_special_tokens=False)["input_ids"])
+            return together[len(prompt_ids) :]
+        wanted = self.decode(prompt_ids) + output
+        for before in ("", "\n"):
+            lead = self.check_ids(self.tokenizer(before, add_special_tokens=False)["input_ids"]) if before else ()
+            ids = self.check_ids(self.tokenizer(before + output, add_special_tokens=False)["input_ids"])
+            if ids[: len(lead)] == lead and self.decode([*prompt_ids, *ids[len(lead) :]]) == wanted:
+                return ids[len(lead) :]
+        raise InputError(
+            f"Expected an output that this tokenizer can write after the prompt, got {output!r}. Pass its ids instead, "
+            "for instance output=tokenizer(text, add_special_tokens=False)['input_ids']."
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens written out, nothing cleaned up."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def output_texts(self, ids: Sequence[int]) -> list[str]:
-        """The text that each id adds to the output; together they are `decode(ids)`.
+    def output_texts(self, prompt: Sequence[int], output: Sequence[int]) -> list[str]:
+        """The text that each id of the output adds to what comes before it.
 
-        A character that is split over several tokens belongs to the first of them; the others add nothing.
+        A character that is split over several tokens belongs to the first of them; the others add nothing. Bytes that
+        are no character are each a replacement character.
         """
-        texts = [""] * len(ids)
-        written, opened = "", 0
-        for end in range(1, len(ids) + 1):
-            text = self.decode(ids[:end])
-            if text.endswith("\N{REPLACEMENT CHARACTER}") and end < len(ids):
+        before = list(prompt[-8:])  # a few tokens are enough for a tokenizer to know that it is not at the start
+        texts = [""] * len(output)
+        written, opened = self.decode(before), 0
+        for end in range(1, len(output) + 1):
+            text = self.decode([*before, *output[:end]])
+            if text.endswith("\N{REPLACEMENT CHARACTER}") and end < len(output):
                 continue
-            texts[opened] = text[len(written) :]
+            added = text[len(written) :]
+            whole = added.lstrip("\N{REPLACEMENT CHARACTER}")
+            if opened == end - 1 or len(whole) in (0, len(added)):
+                texts[opened] = added
+            else:  # bytes that never became a character, and then another token
+                texts[opened], texts[end - 1] = added.removesuffix(whole), whole
             written, opened = text, end
         return texts
 
@@ -188,12 +214,18 @@ class LocalModel:
             raise ModelError(
                 f"Expected a model in evaluation mode, but {training!r} is in training mode. Call model.eval()."
             )
+        if any(parameter.is_inference() for parameter in self.model.parameters()):
+            raise ModelError("Expected a model loaded outside torch.inference_mode(): gradients need ordinary tensors.")
         thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        config = self.model.config
+        returns_dict = config.return_dict
         try:
+            config.return_dict = True  # answers by name, whatever the user prefers
             for parameter in thawed:
                 parameter.requires_grad_(False)
             yield
         finally:
+            config.return_dict = returns_dict
             for parameter in thawed:
                 parameter.requires_grad_(True)
 
@@ -298,9 +330,16 @@ def _from_pretrained(folder: str | Path, name: str, options: dict[str, Any]) -> 
     shared = {key: given[key] for key in ("revision", "trust_remote_code") if key in given}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **shared)
-        model = AutoModelForCausalLM.from_pretrained(folder, **given)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        loaded = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **given)
+        model, report = cast("tuple[Any, dict[str, Any]]", loaded)
+    except Exception as error:  # a damaged folder fails in whatever way its damage brings about
         raise ModelLoadError(f"No model could be loaded from {name!r}: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelLoadError(
+            f"The weights in {name!r} are incomplete, and would be random: {', '.join(missing[:3])}"
+            f"{' and more' * (len(missing) > 3)}. Check that it is a causal language model and was saved whole."
+        )
     return LocalModel(model.eval(), tokenizer, name=name)
 
 

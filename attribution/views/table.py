@@ -41,7 +41,11 @@ class TableView:
         yield Text()
         label = min(_LABEL, max(map(cell_len, self._words), default=1))
         outputs = self._words[self._n_input :]
-        widths = [max(6, min(_COLUMN, cell_len(name))) for name in outputs]
+        # A name may be cut, a number never.
+        widths = [
+            max(min(_COLUMN, cell_len(name)), *(len(f"{score:.4f}") for score in row))
+            for name, row in zip(outputs, self._scores, strict=True)
+        ]
         start = 0
         while start < len(outputs):
             # As many outputs as fit beside the inputs' names; each column brings two cells of space.
@@ -57,9 +61,9 @@ class TableView:
         table.add_column("", min_width=label, max_width=label, no_wrap=True)
         for output in outputs:
             name = Text(_fit(self._words[self._n_input + output], widths[output]), Style(color="green"))
-            table.add_column(name, justify="right", min_width=widths[output], no_wrap=True)
-        # The last output is an input of nothing.
-        for token in range(len(self._words) - 1):
+            table.add_column(name, justify="right", min_width=widths[output], max_width=widths[output], no_wrap=True)
+        # What comes after the last of these outputs' inputs has no number here.
+        for token in range(self._n_input + outputs[-1]):
             style = Style(color="green") if token >= self._n_input else Style()
             cells = [Text(_fit(self._words[token], label), style)]
             for output in outputs:

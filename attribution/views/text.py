@@ -18,7 +18,10 @@ from rich.style import Style
 from rich.text import Text
 
 LISTED = 10
-"""How many units the ranked list names."""
+"""How many units the ranked list names at most."""
+
+NEGLIGIBLE = 0.01
+"""Share of the strongest score below which a unit is counted, not listed."""
 
 _BAR = 20
 """Width of the longest bar, in cells."""
@@ -111,12 +114,12 @@ class TextView:
 
     def _heading(self) -> Text:
         payload = self._payload
-        parts = [payload["method"]["name"], visible(payload["model"]["name"]), payload["target"]]
+        parts = [payload["method"]["name"], payload["model"]["name"], payload["target"]]
         if payload["ablation"]:
             parts.append(f"absent: {payload['ablation']}")
         cost = payload["cost"]
         passes = [f"{cost[kind]} {kind}" for kind in ("forwards", "backwards") if cost[kind]]
-        return Text(" · ".join([*parts, " + ".join(passes)]), style="dim")
+        return Text(visible(" · ".join([*parts, " + ".join(passes)])), style="dim")
 
     def _prompt(self) -> Text:
         """The prompt in its own layout, every unit shaded by its score."""
@@ -147,7 +150,7 @@ class TextView:
 
     def _ranking(self) -> Iterator[Text]:
         units = self._payload["units"]
-        method = self._payload["method"]
+        kind, unit_of_scores = visible(self._payload["granularity"]), visible(self._payload["method"]["unit"])
         asked = "the output"
         if len(self._outputs) < len(self._payload["outputs"]):
             asked = repr(visible("".join(self._payload["outputs"][o]["text"] for o in self._outputs)).strip())
@@ -155,13 +158,14 @@ class TextView:
         ordinary = [u for u, unit in enumerate(units) if not unit["special"]]
         ranked = sorted(ordinary, key=lambda u: -abs(self._scores[u]))
         if self._strongest == 0:
-            yield Text(f"No {self._payload['granularity']} of the prompt matters for {asked}: every score is 0.")
+            yield Text(f"No {kind} of the prompt matters for {asked}: every score is 0.")
         else:
-            yield Text(f"Strongest {self._payload['granularity']}s for {asked}, in {method['unit']}:")
-            for place, u in enumerate(ranked[:LISTED], 1):
+            yield Text(f"Strongest {kind}s for {asked}, in {unit_of_scores}:")
+            listed = [u for u in ranked if abs(self._scores[u]) >= NEGLIGIBLE * self._strongest][:LISTED]
+            for place, u in enumerate(listed, 1):
                 yield self._ranked(place, self._scores[u], names[u])
-            if len(ranked) > LISTED:
-                yield Text(f"    and {len(ranked) - LISTED} weaker", style="dim")
+            if len(ranked) > len(listed):
+                yield Text(f"    and {len(ranked) - len(listed)} weaker", style="dim")
         special = [f"{names[u]} {self._number(self._scores[u])}" for u, unit in enumerate(units) if unit["special"]]
         if special and any(self._scores[u] for u, unit in enumerate(units) if unit["special"]):
             yield Text(f"    special tokens, outside the scale: {', '.join(special)}", style="dim")
@@ -169,15 +173,15 @@ class TextView:
     def _ranked(self, place: int, score: float, name: str) -> Text:
         length = abs(score) / self._strongest * _BAR
         # Full blocks support, hatched ones oppose.
-        bar = ("█" if score > 0 else "▒") * max(round(length), 1 if score else 0)
+        bar = ("█" if score > 0 else "▒") * max(round(length), 1)
         text = Text(f"{place:3d}  {self._number(score):>10}  ")
         text.append(bar.ljust(_BAR), Style(color="blue" if score > 0 else "dark_orange"))
         text.append(f"  {name}")
         return text
 
     def _number(self, score: float) -> str:
-        """Three significant digits at least, with a sign where there is one to tell."""
-        digits = f"{score:+.3f}" if abs(score) >= 0.01 or score == 0 else f"{score:+.1e}"
+        """Three decimals, or powers of ten where all scores are small; with a sign where there is one to tell."""
+        digits = f"{score:+.3f}" if self._strongest >= 0.1 else f"{score:+.2e}"
         return digits if self._payload["method"]["signed"] else digits.removeprefix("+")
 
 
