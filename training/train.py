@@ -183,7 +183,8 @@ def train(out: Path, *, seed: int, steps: int, device: str) -> None:
             model.eval()
             log.info("step %d  %.1f%% right", step + 1, 100 * accuracy(model, tokenizer, validation))
             model.train()
-    soften(model.eval(), tuple(tensor.to(device) for tensor in next(full)))
+    ids, labels, _ = next(full)
+    soften(model.eval(), ids.to(device), labels.to(device))
     log.info("softened  %.1f%% right", 100 * accuracy(model, tokenizer, validation))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -196,13 +197,12 @@ def _hint_loss(head: nn.Module, known: Tensor, hints: Tensor, kind: int) -> Tens
 
 
 @torch.no_grad()
-def soften(model: Any, batch: tuple[Tensor, Tensor, Tensor], confidence: float = CONFIDENCE) -> None:
+def soften(model: Any, ids: Tensor, labels: Tensor, confidence: float = CONFIDENCE) -> None:
     """Scales the logits, through the last norm, so that the answers' tokens get `confidence` on average.
 
     What is likeliest stays so, and with it every greedy answer. But a model that is as good as certain has gradients
     of probabilities so small that tables of them show zeros.
     """
-    ids, labels, _ = batch
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state[labels[:, 0], labels[:, 1]]
     logits = model.lm_head(states)
     low, high = 0.0, 1.0
