@@ -44,8 +44,8 @@ def contestants(
     model: GPT2LMHeadModel, tokenizer: Any, prompt: Sequence[int], output: Sequence[int]
 ) -> dict[str, Callable[[], object]]:
     """The same question to each library, as its own documentation asks it; and one plain forward pass."""
-    import inseq
-    from captum.attr import LayerGradientXActivation, LLMGradientAttribution, TextTokenInput
+    import inseq  # pyright: ignore[reportMissingImports] - of the bench group
+    from captum.attr import LayerGradientXActivation, LLMGradientAttribution, TextTokenInput  # pyright: ignore[reportMissingImports]
 
     prompt_text = " ".join(f"w{i}" for i in prompt)
     output_text = " ".join(f"w{i}" for i in output)
