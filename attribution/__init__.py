@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from attribution.method import Method, list_methods
     from attribution.models import load
     from attribution.result import Attribution
+    from attribution.target import Contrast
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Attribution",
     "AttributionError",
+    "Contrast",
     "LocalLLMAttributor",
     "Method",
     "explain",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "Attribution": "attribution.result",
     "AttributionError": "attribution.errors",
+    "Contrast": "attribution.target",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
     "explain": "attribution.explainer",

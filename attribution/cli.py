@@ -84,7 +84,7 @@ def methods(
     """List the attribution methods: what a score is, what they need, promise and cost."""
     from attribution.method import list_methods
 
-    n_units, n_outputs = 20, 7
+    n_units, n_targets = 20, 7
     known = list_methods()
     if as_json:
         rows = [
@@ -102,10 +102,10 @@ def methods(
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method", no_wrap=True)
-    table.add_column(f"passes for {n_units} units and {n_outputs} outputs", max_width=22)
+    table.add_column(f"passes for {n_units} units and {n_targets} outputs", max_width=22)
     table.add_column("what a score is")
     for method in known:
-        cost = method.cost(n_units, n_outputs)
+        cost = method.cost(n_units, n_targets)
         passes = [f"{n} {kind}" for n, kind in ((cost.forwards, "forward"), (cost.backwards, "backward")) if n]
         table.add_row(Text(method.name, "bold"), Text(" + ".join(passes)), Text(method.summary))
     _console().print(table)

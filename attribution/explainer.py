@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 
 import attribution
 from attribution.errors import InputError
@@ -19,8 +20,8 @@ from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.problem import LocalProblem
 from attribution.prompt import Prompt, check_count, check_prompt, check_text, divide
-from attribution.result import Attribution, Output, Unit
-from attribution.target import named_target
+from attribution.result import Attribution, Output, Unit, indices_of_text
+from attribution.target import Contrast, Reading, named_target, read_contrast, read_output, read_runner_up
 
 ABLATIONS = ("delete",)
 
@@ -33,7 +34,8 @@ def explain(
     max_new_tokens: int = 20,
     method: str | Method = "leave_one_out",
     units: str = "word",
-    target: str = "logprob",
+    target: str | Contrast = "logprob",
+    per_output: bool = True,
     ablation: str = "delete",
     seed: int = 0,
 ) -> Attribution:
@@ -45,7 +47,10 @@ def explain(
       `max_new_tokens` tokens.
     - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
     - `units`: what gets a score, `"token"` or `"word"`.
-    - `target`: what is explained of each output token, `"logprob"` (nats), `"prob"`, `"logit"` or `"entropy"`.
+    - `target`: what is explained of each output token, `"logprob"` (nats), `"prob"`, `"logit"` or `"entropy"`; or a
+      `Contrast`: why this output and not another.
+    - `per_output`: False for one row of scores, those of the output as a whole, that is of the sum of its tokens'
+      targets. Gradient methods then take one product instead of one for every output token.
     - `ablation`: what an absent unit means, `"delete"` (its ids are removed and later ones move up).
     - `seed`: of all randomness; the same call gives the same numbers.
 
@@ -59,7 +64,9 @@ def explain(
     '\n\nThe answer is 3.<eos>'
     """
     chosen = build_method(method)
-    wanted = named_target(target)
+    wanted = target if isinstance(target, Contrast) else named_target(target)
+    if not isinstance(per_output, bool):
+        raise InputError(f"Expected per_output=True or per_output=False, got {per_output!r}.")
     if ablation not in ABLATIONS:
         raise InputError(f"Expected an ablation out of {', '.join(map(repr, ABLATIONS))}, got {ablation!r}.")
     text = check_prompt(prompt)
@@ -69,15 +76,15 @@ def explain(
     local = load(model)
     divided = divide(text, local.encode(text), units)
     ids = _output_ids(local, divided, output, tokens_allowed)
-    problem = LocalProblem(local, divided, ids, wanted, output_units=units == "token")
+    reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) else read_output(ids, wanted)
+    problem = LocalProblem(local, divided, reading, output_units=units == "token", per_output=per_output)
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     logprobs = problem.logprobs().tolist()
     n_prompt = len(divided.units)
     return Attribution(
         scores=scores[:, :n_prompt].astype(np.float32),
-        # A token is no cause of itself nor of what came before it; what a method measured there is rounding.
-        output_scores=np.tril(scores[:, n_prompt:], -1).astype(np.float32) if units == "token" else None,
+        output_scores=_earlier(scores[:, n_prompt:], per_output) if units == "token" else None,
         units=tuple(_prompt_units(local, divided)),
         outputs=tuple(map(Output, local.output_texts(divided.encoding.ids, ids), ids, logprobs)),
         prompt=text,
@@ -86,19 +93,52 @@ def explain(
             "name": chosen.name,
             "options": chosen.options,
             "signed": chosen.signed,
-            "unit": chosen.unit.format(target=wanted.unit),
+            "unit": chosen.unit.format(target=reading.target.unit),
         },
-        target=target,
+        target=str(target),
+        per_output=per_output,
         ablation=ablation if "value" in chosen.needs else None,
         seed=seed,
         model=local.describe(),
         cost=asdict(problem.cost),
+        notes=problem.notes,
         versions={
             "attribution": attribution.__version__,
             "torch": torch.__version__,
             "transformers": version("transformers"),
         },
     )
+
+
+def _earlier(scores: Float[np.ndarray, "target output"], per_output: bool) -> Float32[np.ndarray, "target output"]:
+    """What each output token did for later ones: for itself and for earlier ones there is only rounding."""
+    return (np.tril(scores, -1) if per_output else scores).astype(np.float32)
+
+
+def _read_contrast(model: LocalModel, prompt: Prompt, output: tuple[int, ...], contrast: Contrast) -> Reading:
+    """Where the contrast is read; the model itself says what its runners-up are."""
+    ids = prompt.encoding.ids
+    if not contrast.alternatives:
+        return read_runner_up(output, model.runners_up(ids, output))
+    texts = model.output_texts(ids, output)
+    if contrast.instead_of is None:
+        start, end = 0, len(output)
+        written = contrast.alternatives
+        ending = output[-1:] if output[-1] in model.stop_ids else ()
+    else:
+        indices = indices_of_text(texts, contrast.instead_of)
+        start, end = indices[0], indices[-1] + 1
+        replaced = "".join(texts[start:end])
+        written = [replaced.replace(contrast.instead_of, other, 1) for other in contrast.alternatives]
+        ending = ()
+    before = prompt.text + "".join(texts[:start])
+    alternatives: list[tuple[int, ...]] = []
+    for other in written:
+        added = model.encode_output(before, (*ids, *output[:start]), check_text("other output", other))
+        if (*added, *ending) == output[start:end]:
+            raise InputError(f"Expected another output than the output itself, got {other!r}.")
+        alternatives.append((*output[:start], *added, *ending))
+    return read_contrast(output, alternatives, start, end)
 
 
 def _output_ids(

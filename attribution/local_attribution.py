@@ -30,7 +30,7 @@ from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
 from attribution.problem import LocalProblem
 from attribution.prompt import Encoding, Prompt, PromptUnit, check_count, check_prompt
-from attribution.target import Target, named_target
+from attribution.target import Target, named_target, read_output
 from attribution.views.table import TableView
 
 if TYPE_CHECKING:
@@ -100,8 +100,10 @@ class LocalLLMAttributor:
         output = self._model.generate(prompt, length, stop=False)
         log.info("generated %r", self._model.decode(output))
         target = _softmax_over_positions(len(prompt)) if self._published else named_target("prob")
-        problem = LocalProblem(self._model, _by_token(text, prompt), output, target, output_units=True)
-        scores = Saliency(norm="l1").attribute(problem, np.random.default_rng(0))
+        problem = LocalProblem(self._model, _by_token(text, prompt), read_output(output, target), output_units=True)
+        method = Saliency(norm="l1")
+        method.check(problem)
+        scores = method.attribute(problem, np.random.default_rng(0))
         return scores, torch.tensor([*prompt, *output])
 
     def print_attributions(

@@ -45,12 +45,12 @@ class Method(ABC):
     unit: ClassVar[str] = "{target}"
 
     @abstractmethod
-    def cost(self, n_units: int, n_outputs: int) -> Cost:
+    def cost(self, n_units: int, n_targets: int) -> Cost:
         """The passes it takes, before any is made; `tokens` stays 0, since only a problem knows them."""
 
     @abstractmethod
-    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "output unit"]:
-        """The score of every unit for every output token. All randomness comes from `rng`."""
+    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
+        """The score of every unit for every target of the problem. All randomness comes from `rng`."""
 
     @property
     def name(self) -> str:
@@ -69,13 +69,13 @@ class Method(ABC):
 
     def check(self, problem: Problem) -> None:
         """Raises `CapabilityError` where the problem lacks something that the method needs."""
-        missing = self.needs - problem.offers
-        if missing:
-            able = [method.name for method in list_methods() if method.needs <= problem.offers]
-            raise CapabilityError(
-                f"{self.name} needs {' and '.join(sorted(missing))}, which this model does not give. "
-                f"Use {', '.join(able) or 'another model'}."
-            )
+        for need in sorted(self.needs):
+            reason = problem.lacks(need)
+            if reason:
+                able = [method.name for method in list_methods() if not any(map(problem.lacks, method.needs))]
+                raise CapabilityError(
+                    f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
+                )
 
 
 def list_methods() -> tuple[Method, ...]:
@@ -83,7 +83,7 @@ def list_methods() -> tuple[Method, ...]:
 
     >>> import attribution as at
     >>> [method.name for method in at.list_methods() if "gradients" not in method.needs]
-    ['leave_one_out']
+    ['attention_rollout', 'leave_one_out']
     """
     return tuple(kind() for kind in _discover().values())
 

@@ -1,26 +1,55 @@
 """Problem: a model, a prompt and a target, reduced to what attribution methods may ask.
 
-Methods see units and outputs, never tokenizers, padding, devices or batches. Units are the parts of the prompt and,
-where asked for, the output tokens after them, since each output token is an input of the later ones.
+Methods see units and numbers to be explained, never tokenizers, padding, devices or batches. Units are the parts of the
+prompt and, where asked for, the output tokens after them, since each output token is an input of the later ones. A
+target is the number of one output token, or their sum.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.engine import ablation, backward
+from attribution.engine import ablation, attention, backward, forward
+from attribution.engine.attention import Step
+from attribution.engine.backward import Reduce
+from attribution.engine.forward import Place, here
+from attribution.engine.probe import probe
+from attribution.engine.rules import ATTN_LRP, CP_LRP, PLAIN, Rules, gim
+from attribution.errors import InputError
 from attribution.models.local import LocalModel
 from attribution.prompt import Prompt
-from attribution.target import TARGETS, Target
+from attribution.target import TARGETS, Reading
 
-Need = Literal["value", "gradients"]
-"""What a method may need of a problem: scores of ablated prompts, or gradients."""
+__all__ = [  # what methods need of the engines is named here, so that they import nothing below
+    "ATTN_LRP",
+    "CP_LRP",
+    "PLAIN",
+    "Baseline",
+    "Cost",
+    "LocalProblem",
+    "Need",
+    "Place",
+    "Problem",
+    "Reduce",
+    "Rules",
+    "Step",
+    "gim",
+    "here",
+]
+
+Need = Literal["value", "gradients", "attention"]
+"""What a method may need of a problem: scores of ablated prompts, gradients, or the model's attention."""
+
+Baseline = Literal["zero", "padding", "mean", "text", "random"]
+"""What stands for an absent token in embedding space: nothing, the padding token, the mean of all tokens, the tokens of
+a given text, or tokens drawn at random from the vocabulary."""
 
 
 @dataclass
@@ -33,31 +62,59 @@ class Cost:
 
 
 class Problem(ABC):
-    """What a method may ask. Everything is on the CPU and in float32.
+    """What a method may ask. Scores are on the CPU and in float32; embeddings are where the model has them.
 
     `n_units` counts the units of the prompt and after them the output tokens that are units (none or all);
-    `n_outputs` counts output tokens; `offers` says which of the two questions below it can answer; `cost` grows with
-    every question.
+    `n_targets` counts the numbers that are explained: one for each output token, or one for their sum; `offers` says
+    which of the questions below it can answer; `cost` grows with every question; in `notes` a method leaves what it
+    found out about its own scores.
     """
 
     n_units: int
-    n_outputs: int
+    n_targets: int
     offers: frozenset[Need]
     cost: Cost
+    notes: dict[str, Any]
 
     @abstractmethod
-    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch output"]:
-        """The target of each output token when only the kept units are there, in the target's unit."""
+    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
+        """Every target when only the kept units are there, in the target's unit."""
 
     @abstractmethod
     def gradients(
-        self, reduce: backward.Reduce, weights: Float[Tensor, "row output"] | None = None
-    ) -> Float[Tensor, "row unit"]:
-        """Gradients of weighted sums of the outputs' targets with respect to the token embeddings, per unit.
+        self, reduce: Reduce, places: Sequence[Place] = (here,), rules: Rules = PLAIN
+    ) -> Float[Tensor, "target unit"]:
+        """Gradients of every target with respect to the token embeddings, summed over places, per unit.
 
-        `reduce(gradient [row, token, embed], embeddings [token, embed]) -> [row, token]` makes a number of each
-        token's gradient; those of a unit's tokens are summed. Without `weights`, row t is output t alone.
+        `reduce(gradient [target, token, embed], embeddings [token, embed]) -> [target, token]` makes a number of each
+        token's gradient; those of a unit's tokens are summed. A place says where in embedding space the gradient is
+        taken and what it is multiplied by; only the tokens of units ever move, special tokens never. The rules say
+        what the backward pass computes in place of the derivative.
         """
+
+    @abstractmethod
+    def value_at(self, places: Sequence[Place]) -> Float[Tensor, "place target"]:
+        """Every target at places of embedding space, as `gradients` takes them."""
+
+    @abstractmethod
+    def baseline(self, kind: Baseline, *, text: str = "", seed: int = 0) -> Float[Tensor, "token embed"]:
+        """The embeddings of a prompt that says nothing: one for all tokens, or one for each (see `Baseline`).
+
+        A `text` of one token stands for every unit; a longer one must have as many tokens as the prompt has, special
+        ones not counted, and leaves output tokens as they are. Raises `InputError` for any other.
+        """
+
+    @abstractmethod
+    def attention(self, step: Step) -> Float[Tensor, "target unit"]:
+        """What the positions that predict the outputs owe to every unit, followed down through the blocks.
+
+        From the last block to the first, `step(relevance [row, token], attended [row, token]) -> [row, token]` joins
+        what a row had before a block with what the block's attention, averaged over its heads, hands on.
+        """
+
+    def lacks(self, need: Need) -> str:
+        """Why it cannot answer such a question, as in "gradients, which this model ..."; empty where it can."""
+        return "" if need in self.offers else "this model does not give"
 
     def everything(self) -> Bool[Tensor, "1 unit"]:
         """The mask that keeps every unit."""
@@ -65,83 +122,174 @@ class Problem(ABC):
 
 
 class LocalProblem(Problem):
-    """A prompt and an output on a model of transformers; an absent unit is deleted.
+    """A prompt and a reading of what follows it, on a model of transformers; an absent unit is deleted.
 
-    Special tokens (BOS) are never removed, whatever a mask says. `output` are the ids whose target is explained; with
-    `output_units` each of them is a unit too.
+    Special tokens (BOS) are never removed, whatever a mask says. With `output_units` each token of the output is a unit
+    too. Without `per_output` there is one target, the sum over the output tokens.
     """
 
     def __init__(
         self,
         model: LocalModel,
         prompt: Prompt,
-        output: tuple[int, ...],
-        target: Target,
+        reading: Reading,
         *,
         output_units: bool = False,
-        batch_tokens: int = ablation.BATCH_TOKENS,
+        per_output: bool = True,
+        tokens_at_once: int | None = None,
     ) -> None:
-        model.check_length(len(prompt.encoding.ids), len(output))
-        self.n_units = len(prompt.units) + len(output) * output_units
-        self.n_outputs = len(output)
-        self.offers: frozenset[Need] = frozenset({"value", "gradients"})
+        n_prompt, n_output = len(prompt.encoding.ids), len(reading.output)
+        model.check_length(n_prompt, max(map(len, reading.texts)))
+        self.n_units = len(prompt.units) + n_output * output_units
+        self.n_targets = n_output if per_output else 1
+        self.offers: frozenset[Need] = frozenset({"value", "gradients", "attention"})
         self.cost = Cost()
+        self.notes: dict[str, Any] = {}
         self._model = model
         self._prompt = prompt
-        self._output = output
-        self._target = target
-        self._batch_tokens = batch_tokens
+        self._reading = reading
+        self._rows = torch.eye(n_output) if per_output else torch.ones(1, n_output)
+        """What each target is of the output tokens' numbers."""
+        self._tokens_at_once = tokens_at_once
         self._logprobs: Tensor | None = None
         spans = [unit.tokens for unit in prompt.units]
         if output_units:
-            spans += [(i, i + 1) for i in range(len(prompt.encoding.ids), len(prompt.encoding.ids) + len(output))]
-        owners = torch.full((len(prompt.encoding.ids) + len(output),), -1)
+            spans += [(i, i + 1) for i in range(n_prompt, n_prompt + n_output)]
+        owners = torch.full((n_prompt + n_output,), -1)
         for index, (start, end) in enumerate(spans):
             owners[start:end] = index
         self._owners = owners
         """The unit of every token of prompt and output; -1 for an output token that is no unit."""
         self._always = owners < 0
-        self._always[: len(prompt.encoding.ids)] = torch.tensor(prompt.encoding.special)
-        """The tokens that no mask removes."""
+        self._always[:n_prompt] = torch.tensor(prompt.encoding.special)
+        """The tokens that no mask removes and no place moves."""
 
-    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch output"]:
+    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
         masks, same = (keep[:, self._owners] | self._always).unique(dim=0, return_inverse=True)
-        values, spent = ablation.ablated_scores(
+        read = torch.cat([self._read_ablated(masks, text) for text in range(len(self._reading.texts))], dim=1)
+        order = [item for text in range(len(self._reading.texts)) for item in self._items(text)]
+        values = read @ (self._rows @ self._reading.weights)[:, order].T
+        whole = masks.all(1)
+        if self._reading.is_plain and self._reading.target is TARGETS["logprob"] and whole.any():
+            self._logprobs = read[whole][0]
+        return values[same]
+
+    def _items(self, text: int) -> list[int]:
+        """The places of the reading that stand in a text."""
+        return [item for item, (where, _) in enumerate(self._reading.places) if where == text]
+
+    def _read_ablated(self, masks: Bool[Tensor, "batch token"], text: int) -> Float[Tensor, "batch item"]:
+        """What is read in one of the texts. Its tokens are removed where they are still the output's own."""
+        ids, reading = self._reading.texts[text], self._reading
+        n_prompt = len(self._prompt.encoding.ids)
+        keep = torch.ones(len(masks), n_prompt + len(ids), dtype=torch.bool)
+        agreed = 0
+        while agreed < min(len(ids), len(reading.output)) and ids[agreed] == reading.output[agreed]:
+            agreed += 1
+        keep[:, : n_prompt + agreed] = masks[:, : n_prompt + agreed]
+        items = self._items(text)
+        found, spent = ablation.ablated_scores(
             self._model,
             self._prompt.encoding.ids,
-            self._output,
-            masks,
-            self._target,
-            batch_tokens=self._batch_tokens,
+            ids,
+            keep,
+            reading.target,
+            read_at=[reading.places[item][1] for item in items],
+            read_ids=[reading.ids[item] for item in items],
+            batch_tokens=self._tokens_at_once or ablation.BATCH_TOKENS,
         )
-        self.cost.forwards += len(masks)
+        self.cost.forwards += len(keep)
         self.cost.tokens += spent
-        whole = masks.all(1)
-        if self._target is TARGETS["logprob"] and whole.any():
-            self._logprobs = values[whole][0]
-        return values[same]
+        return found
 
     def logprobs(self) -> Float[Tensor, " output"]:
         """The log-probability of each output token after the whole prompt, in nats."""
-        if self._logprobs is not None:  # a question before has computed them along the way
-            return self._logprobs
-        ids = self._prompt.encoding.ids
-        whole = torch.ones(1, len(self._owners), dtype=torch.bool)
-        values, spent = ablation.ablated_scores(self._model, ids, self._output, whole, TARGETS["logprob"])
-        self.cost.forwards += 1
-        self.cost.tokens += spent
-        self._logprobs = values[0]
+        if self._logprobs is None:  # else a question before has computed them along the way
+            ids = self._prompt.encoding.ids
+            whole = torch.ones(1, len(self._owners), dtype=torch.bool)
+            found, spent = ablation.ablated_scores(self._model, ids, self._reading.output, whole, TARGETS["logprob"])
+            self.cost.forwards += 1
+            self.cost.tokens += spent
+            self._logprobs = found[0]
         return self._logprobs
 
+    def lacks(self, need: Need) -> str:
+        return probe(self._model).fault if need == "gradients" else super().lacks(need)
+
     def gradients(
-        self, reduce: backward.Reduce, weights: Float[Tensor, "row output"] | None = None
-    ) -> Float[Tensor, "row unit"]:
+        self, reduce: Reduce, places: Sequence[Place] = (here,), rules: Rules = PLAIN
+    ) -> Float[Tensor, "target unit"]:
         ids = self._prompt.encoding.ids
-        table, self._logprobs = backward.gradients(
-            self._model, ids, self._output, self._target, reduce, weights=weights
+        table, logprobs = backward.gradients(
+            self._model,
+            ids,
+            self._reading,
+            reduce,
+            rows=self._rows,
+            places=places,
+            vary=~self._always,
+            rules=rules,
+            tokens_at_once=self._tokens_at_once,
         )
-        self.cost.forwards += 1
-        self.cost.backwards += len(table)
-        self.cost.tokens += len(ids) + len(self._output) - 1
+        self._logprobs = self._logprobs if logprobs is None else logprobs
+        self._count(len(places), len(table))
+        return self._by_unit(table)
+
+    def value_at(self, places: Sequence[Place]) -> Float[Tensor, "place target"]:
+        found, logprobs = forward.values(
+            self._model, self._prompt.encoding.ids, self._reading, places, vary=~self._always
+        )
+        if places[0] is here:
+            self._logprobs = logprobs
+        self._count(len(places), 0)
+        return found @ self._rows.T
+
+    def _count(self, n_places: int, n_rows: int) -> None:
+        texts = self._reading.texts
+        self.cost.forwards += n_places * len(texts)
+        self.cost.backwards += n_places * n_rows * len(texts)
+        self.cost.tokens += n_places * sum(len(self._prompt.encoding.ids) + len(text) - 1 for text in texts)
+
+    def _by_unit(self, table: Float[Tensor, "target token"]) -> Float[Tensor, "target unit"]:
         owned = self._owners >= 0
-        return torch.zeros(len(table), self.n_units).index_add_(1, self._owners[owned], table[:, owned])
+        return torch.zeros(len(table), self.n_units).index_add_(1, self._owners[owned], table[:, owned].float())
+
+    def baseline(self, kind: Baseline, *, text: str = "", seed: int = 0) -> Float[Tensor, "token embed"]:
+        model, n_read = self._model, len(self._owners) - 1
+        if kind == "mean":
+            return model.mean_embedding()
+        if kind == "padding":
+            return model.embed([model.padding_id])
+        if kind == "random":
+            drawn = torch.randint(model.vocabulary_size, (n_read,), generator=torch.Generator().manual_seed(seed))
+            return model.embed(drawn.tolist())
+        if kind == "text":
+            return model.embed(self._stand_ins(text)[:n_read])
+        with torch.inference_mode(False):
+            return torch.zeros_like(model.embed(self._prompt.encoding.ids[:1]))
+
+    def _stand_ins(self, text: str) -> list[int]:
+        """The ids that a text puts in the place of prompt and output."""
+        encoding = self._prompt.encoding
+        given = self._model.check_ids(self._model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        own = sum(not special for special in encoding.special)
+        if len(given) == 1:
+            return list(given) * len(self._owners)
+        if len(given) != own:
+            raise InputError(
+                f"Expected a baseline text of 1 token or of {own}, as many as the prompt has, got {len(given)} in "
+                f"{text!r}."
+            )
+        rest = iter(given)
+        prompt = [i if special else next(rest) for i, special in zip(encoding.ids, encoding.special, strict=True)]
+        return [*prompt, *self._reading.output]
+
+    def attention(self, step: Step) -> Float[Tensor, "target unit"]:
+        ids = [*self._prompt.encoding.ids, *self._reading.output][:-1]
+        first = len(self._prompt.encoding.ids) - 1
+        asked = torch.zeros(len(self._rows), len(ids))
+        asked[:, first:] = self._rows
+        relevance = attention.fold_attention(self._model, ids, asked, step)
+        self.cost.forwards += 1
+        self.cost.tokens += len(ids)
+        return self._by_unit(torch.nn.functional.pad(relevance, (0, 1)))

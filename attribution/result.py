@@ -7,7 +7,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -61,7 +61,8 @@ class Attribution:
 
     `scores` is float32 `[output, unit]`; positive supports the output unless `method["signed"]` is False.
     `output_scores` is float32 `[output, output]`: what each earlier output token did for the later ones, 0 from the
-    token itself on; it is None unless the units are tokens.
+    token itself on; it is None unless the units are tokens. Where not `per_output`, both have a single row, of the
+    output as a whole.
     """
 
     scores: Float32[Array, "output unit"]
@@ -81,16 +82,19 @@ class Attribution:
     cost: Mapping[str, int]
     """`forwards`, `backwards` and `tokens` that the scores took."""
     versions: Mapping[str, str]
+    per_output: bool = True
+    """Whether there is a row of scores for every output token; else there is one for the output as a whole."""
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the method found out about its own scores, its completeness error for instance."""
 
     def __post_init__(self) -> None:
-        expected = (len(self.outputs), len(self.units))
-        if self.scores.shape != expected:
-            raise InputError(f"Expected scores of shape {expected} (outputs, units), got {self.scores.shape}.")
-        square = (len(self.outputs), len(self.outputs))
-        if self.output_scores is not None and self.output_scores.shape != square:
-            raise InputError(f"Expected output_scores of shape {square}, got {self.output_scores.shape}.")
-        for name in ("scores", "output_scores"):
+        rows = len(self.outputs) if self.per_output else 1
+        for name, columns in (("scores", len(self.units)), ("output_scores", len(self.outputs))):
             given: Array | None = getattr(self, name)
+            if given is not None and given.shape != (rows, columns):
+                raise InputError(f"Expected {name} of shape {(rows, columns)}, got {given.shape}.")
+        for name in ("scores", "output_scores"):
+            given = getattr(self, name)
             if given is None:
                 continue
             if not np.isfinite(given).all():
@@ -120,7 +124,7 @@ class Attribution:
         if outputs is None:
             return list(range(count))
         if isinstance(outputs, str):
-            return self._indices_of_text(outputs)
+            return indices_of_text([output.text for output in self.outputs], outputs)
         given = list(outputs) if isinstance(outputs, Iterable) else [outputs]
         try:
             indices = [operator.index(index) for index in given]
@@ -132,24 +136,20 @@ class Attribution:
             )
         return [index % count for index in indices]
 
-    def _indices_of_text(self, text: str) -> list[int]:
-        start = self.output.find(text)
-        if start < 0 or not text:
-            raise InputError(f"Expected a part of the output {self.output!r}, got {text!r}.")
-        indices: list[int] = []
-        end = owner_begin = owner_end = 0
-        for index, output in enumerate(self.outputs):
-            if output.text:
-                owner_begin, owner_end = end, end + len(output.text)
-                end = owner_end
-            # A token without text is a later piece of the character before it.
-            if owner_begin < start + len(text) and owner_end > start:
-                indices.append(index)
-        return indices
-
     def total(self, outputs: int | str | Sequence[int] | None = None) -> Float32[Array, " unit"]:
-        """Score of every unit, summed over all outputs or the given ones (see `output_indices`); float32 `[unit]`."""
-        return self.scores[self.output_indices(outputs)].sum(axis=0, dtype=np.float32)
+        """Score of every unit, summed over all outputs or the given ones (see `output_indices`); float32 `[unit]`.
+
+        Raises `InputError` where some outputs are asked of a result that has scores for all of them together only.
+        """
+        indices = self.output_indices(outputs)
+        if self.per_output:
+            return self.scores[indices].sum(axis=0, dtype=np.float32)
+        if sorted(set(indices)) != list(range(len(self.outputs))):
+            raise InputError(
+                f"Expected all of the output, since its scores were computed together (per_output=False), got "
+                f"{outputs!r}. Type explain(..., per_output=True) for scores of its parts."
+            )
+        return self.scores[0].copy()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in it as plain lists, numbers and texts, ready for JSON; `schema` is the version of its layout."""
@@ -159,18 +159,21 @@ class Attribution:
         return content
 
     def to_frame(self) -> Any:
-        """A table with one row per output token and unit: pandas where it is installed, else polars.
+        """A table with one row per output token and unit, or per unit where not `per_output`.
+
+        It is of pandas where that is installed, else of polars.
 
         Raises `MissingExtraError` where neither is.
         """
         columns: dict[str, list[Any]] = {}
-        pairs = [(o, u) for o in range(len(self.outputs)) for u in range(len(self.units))]
+        rows = [output.text for output in self.outputs] if self.per_output else [self.output]
+        pairs = [(o, u) for o in range(len(rows)) for u in range(len(self.units))]
         columns["output"] = [o for o, _ in pairs]
-        columns["output_text"] = [self.outputs[o].text for o, _ in pairs]
+        columns["output_text"] = [rows[o] for o, _ in pairs]
         columns["unit"] = [u for _, u in pairs]
         columns["unit_text"] = [self.units[u].text for _, u in pairs]
-        for field in ("start", "end", "role", "special"):
-            columns[field] = [getattr(self.units[u], field) for _, u in pairs]
+        for name in ("start", "end", "role", "special"):
+            columns[name] = [getattr(self.units[u], name) for _, u in pairs]
         columns["score"] = self.scores.ravel().tolist()
         for library in ("pandas", "polars"):
             try:
@@ -263,6 +266,8 @@ class Attribution:
             "granularity": isinstance(self.granularity, str),
             "target": isinstance(self.target, str),
             "ablation": self.ablation is None or isinstance(self.ablation, str),
+            "per_output": isinstance(self.per_output, bool),
+            "notes": isinstance(self.notes, dict),
             "seed": type(self.seed) is int,
             "units": all(
                 isinstance(u.text, str) and isinstance(u.role, str) and 0 <= u.start <= u.end <= size
@@ -290,12 +295,34 @@ class Attribution:
             "outputs": [asdict(output) for output in self.outputs],
             "method": dict(self.method),
             "target": self.target,
+            "per_output": self.per_output,
             "ablation": self.ablation,
             "seed": self.seed,
             "model": dict(self.model),
             "cost": dict(self.cost),
+            "notes": dict(self.notes),
             "versions": dict(self.versions),
         }
+
+
+def indices_of_text(outputs: Sequence[str], text: str) -> list[int]:
+    """Indices of the output tokens, given as the text that each adds, that the first place of a text stands in.
+
+    Raises `InputError` where the output does not have it.
+    """
+    start = "".join(outputs).find(text)
+    if start < 0 or not text:
+        raise InputError(f"Expected a part of the output {''.join(outputs)!r}, got {text!r}.")
+    indices: list[int] = []
+    end = owner_begin = owner_end = 0
+    for index, output in enumerate(outputs):
+        if output:
+            owner_begin, owner_end = end, end + len(output)
+            end = owner_end
+        # A token without text is a later piece of the character before it.
+        if owner_begin < start + len(text) and owner_end > start:
+            indices.append(index)
+    return indices
 
 
 def check_file(path: str | os.PathLike[str]) -> Path:

@@ -1,14 +1,17 @@
-"""Target: the one number per output token that is explained."""
+"""Target: the one number per output token that is explained, and where in the model's answer it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from attribution.errors import InputError
+
+Ids = tuple[int, ...]
 
 
 def _logit(logits: Float[Tensor, "*batch output vocabulary"], ids: Int[Tensor, " output"]) -> Tensor:
@@ -69,3 +72,111 @@ def named_target(name: str) -> Target:
     if not isinstance(name, str) or name not in TARGETS:
         raise InputError(f"Expected a target out of {', '.join(map(repr, TARGETS))}, got {name!r}.")
     return TARGETS[name]
+
+
+@dataclass(frozen=True, init=False)
+class Contrast:
+    """Why this output and not that one: the difference of their log-probabilities, in nats.
+
+    - `Contrast("The answer is 5.")`: the whole output against another text. Where the output ends with the
+      end-of-sequence token, so does the other text. Of several other texts the mean is taken.
+    - `Contrast("5", instead_of="3")`: a part of the output against another text in its place.
+    - `Contrast()`: every output token against the model's runner-up, the likeliest token but that one.
+
+    The difference is counted where it arises: output token t gets its own log-probability minus that of token t of the
+    other text, and what a longer other text has left over goes to the last output token. So the sum over the output
+    tokens is the whole difference, and tokens that both texts begin with get 0. Yin and Neubig, "Interpreting Language
+    Models with Contrastive Explanations" (2022).
+
+    Raises `InputError` for anything but texts, and for `instead_of` without one.
+    """
+
+    alternatives: tuple[str, ...]
+    instead_of: str | None
+
+    def __init__(self, *alternatives: str, instead_of: str | None = None) -> None:
+        given = (*alternatives, *(() if instead_of is None else (instead_of,)))
+        if not all(isinstance(text, str) and text for text in given):
+            raise InputError(f"Expected the other outputs as texts, got {given!r}.")
+        if instead_of is not None and not alternatives:
+            raise InputError(
+                f'Expected a text to stand for {instead_of!r}, got none. Type Contrast("...", instead_of=...).'
+            )
+        object.__setattr__(self, "alternatives", alternatives)
+        object.__setattr__(self, "instead_of", instead_of)
+
+    def __str__(self) -> str:
+        if not self.alternatives:
+            return "logprob - runner-up"
+        others = " or ".join(map(repr, self.alternatives))
+        place = "" if self.instead_of is None else f" instead of {self.instead_of!r}"
+        return f"logprob - {others}{place}"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Where a target is read, and how what is read makes one number for every output token.
+
+    `texts` are what the model reads after the prompt, the output first. At each of the `places` (text, position in it)
+    the `target` of one of the `ids` is read, given all that comes before; the numbers for the output tokens are
+    `weights`, `[output, place]`, times what was read.
+    """
+
+    target: Target
+    texts: tuple[Ids, ...]
+    places: tuple[tuple[int, int], ...]
+    ids: Ids
+    weights: Float[Tensor, "output place"]
+
+    @property
+    def output(self) -> Ids:
+        """The ids of the output itself."""
+        return self.texts[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the number of every output token is what is read of that token itself."""
+        return self.ids == self.output and self.places == tuple((0, t) for t in range(len(self.output)))
+
+
+def read_output(output: Ids, target: Target) -> Reading:
+    """The target of every output token, read where that token is predicted."""
+    return Reading(target, (output,), tuple((0, t) for t in range(len(output))), output, torch.eye(len(output)))
+
+
+def read_runner_up(output: Ids, runners_up: Ids) -> Reading:
+    """Log-probability of every output token minus that of another token in its place."""
+    places = tuple((0, t) for t in range(len(output)))
+    weights = torch.cat([torch.eye(len(output)), -torch.eye(len(output))], dim=1)
+    return Reading(TARGETS["logprob"], (output,), places * 2, output + runners_up, weights)
+
+
+def read_contrast(output: Ids, alternatives: Sequence[Ids], start: int, end: int) -> Reading:
+    """Log-probability of the output's tokens from `start` to `end` minus that of other texts (see `Contrast`).
+
+    The alternatives are whole texts after the prompt and begin with `output[:start]`.
+    """
+    texts = [output]
+    columns: dict[tuple[int, int, int], dict[int, float]] = {}
+
+    def read(text: int, position: int, token: int, weight: float) -> None:
+        row = columns.setdefault((text, position, token), {})
+        counted_at = min(position, end - 1)
+        row[counted_at] = row.get(counted_at, 0.0) + weight
+
+    for t in range(start, end):
+        read(0, t, output[t], 1.0)
+    for other in alternatives:
+        differing = (i for i, (a, b) in enumerate(zip(other, output, strict=False)) if a != b)
+        last_shared = next(differing, len(output) - 1)  # up to here it follows on what the output follows on
+        if len(other) > last_shared + 1:
+            texts.append(other)
+        for position in range(start, len(other)):
+            text = 0 if position <= last_shared else len(texts) - 1
+            read(text, position, other[position], -1.0 / len(alternatives))
+    weights = torch.zeros(len(output), len(columns))
+    for column, row in enumerate(columns.values()):
+        for counted_at, weight in row.items():
+            weights[counted_at, column] = weight
+    places = tuple((text, position) for text, position, _ in columns)
+    return Reading(TARGETS["logprob"], tuple(texts), places, tuple(token for *_, token in columns), weights)

@@ -7,16 +7,21 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jaxtyping
+import transformers.modeling_utils  # noqa: F401 - before the hook, which would compile all that it imports anew
 from jaxtyping import install_import_hook
 
 # Before anything of the package is imported.
 install_import_hook("attribution", "beartype.beartype")
 
 import pytest
+import torch
 
 import attribution
 from attribution.models.local import LocalModel
 from tests.tiny import tiny_model, tiny_tokenizer
+
+# Tiny models gain nothing from threads, and lose much where other processes want the cores too.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attribution.problem import Cost, Problem
+from attribution.problem import PLAIN, Cost, Problem, here
 
 
 class Game(Problem):
@@ -15,25 +15,35 @@ class Game(Problem):
 
     offers = frozenset({"value"})
 
-    def __init__(self, n_units: int, n_outputs: int, value: Callable[[Tensor], Tensor]) -> None:
-        self.n_units, self.n_outputs, self.cost = n_units, n_outputs, Cost()
+    def __init__(self, n_units: int, n_targets: int, value: Callable[[Tensor], Tensor]) -> None:
+        self.n_units, self.n_targets, self.cost, self.notes = n_units, n_targets, Cost(), {}
         self._value = value
 
     def value(self, keep: Tensor) -> Tensor:
         self.cost.forwards += len(keep)
         return self._value(keep)
 
-    def gradients(self, reduce, weights=None) -> Tensor:
+    def gradients(self, reduce, places=(here,), rules=PLAIN) -> Tensor:
         raise AssertionError("a method asked for gradients that the problem does not offer")
+
+    def value_at(self, places) -> Tensor:
+        raise AssertionError("a method asked for places in a problem that has none")
+
+    def baseline(self, kind, *, text="", seed=0) -> Tensor:
+        raise AssertionError("a method asked for embeddings in a problem that has none")
+
+    def attention(self, step) -> Tensor:
+        raise AssertionError("a method asked for attention that the problem does not offer")
 
 
 class LinearGame(Game):
-    """Every unit adds its own worth `[unit, output]`, and its embedding's product with a direction is that worth.
+    """Every unit adds its own worth `[unit, target]`, and its embedding's product with a direction is that worth.
 
-    The last unit consists of no token of weight: its direction is 0, whatever its embedding is.
+    The last unit consists of no token of weight: its direction is 0, whatever its embedding is. Attention looks at all
+    units alike.
     """
 
-    offers = frozenset({"value", "gradients"})
+    offers = frozenset({"value", "gradients", "attention"})
 
     def __init__(self, worth: Tensor, embed: int = 6) -> None:
         super().__init__(*worth.shape, lambda keep: 0.5 + keep.float() @ worth)
@@ -42,13 +52,29 @@ class LinearGame(Game):
         self.embeddings = torch.randn(len(worth), embed, generator=generator)
         share = self.embeddings / self.embeddings.square().sum(-1, keepdim=True)
         self.directions = share[None] * worth.T[..., None]
-        """Gradient of each output by each unit's embedding: [output, unit, embed]."""
+        """Gradient of each output by each unit's embedding: [target, unit, embed]."""
 
-    def gradients(self, reduce, weights=None) -> Tensor:
-        weights = torch.eye(self.n_outputs) if weights is None else weights
+    def gradients(self, reduce, places=(here,), rules=PLAIN) -> Tensor:
+        self.cost.forwards += len(places)
+        self.cost.backwards += len(places) * self.n_targets
+        factors = sum(place(self.embeddings)[1] for place in places)
+        return reduce(self.directions * factors, self.embeddings)
+
+    def value_at(self, places) -> Tensor:
+        self.cost.forwards += len(places)
+        there = torch.stack([place(self.embeddings)[0].expand_as(self.embeddings) for place in places])
+        return 0.5 + torch.einsum("pue,tue->pt", there, self.directions)
+
+    def baseline(self, kind, *, text="", seed=0) -> Tensor:
+        if kind == "random":
+            return torch.randn(self.embeddings.shape, generator=torch.Generator().manual_seed(seed))
+        return torch.zeros(1, self.embeddings.shape[1])
+
+    def attention(self, step) -> Tensor:
         self.cost.forwards += 1
-        self.cost.backwards += len(weights)
-        return reduce(torch.einsum("ro,oue->rue", weights, self.directions), self.embeddings)
+        row = torch.zeros(self.n_targets, self.n_units)
+        row[:, 0] = 1
+        return step(row, torch.full_like(row, 1 / self.n_units))
 
 
 def linear_game() -> LinearGame:

@@ -26,7 +26,7 @@ BELOW = {
     "explainer": {"result", "method", "methods", "problem", "engine", "models", "prompt", "target"},
     "local_attribution": {"models", "problem", "methods", "views", "prompt", "target"},
     "cli": {"explainer", "method", "result", "views"},
-    "__init__": {"explainer", "local_attribution", "method", "models", "result"},
+    "__init__": {"explainer", "local_attribution", "method", "models", "result", "target"},
     "__main__": {"cli"},
 }
 

@@ -66,6 +66,8 @@ def test_one_forward_for_all_rows() -> None:
     lengths: list[int] = []
     model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
     attributor = LocalLLMAttributor(model, tiny_tokenizer(), model.get_input_embeddings().weight)
+    attributor.compute_attributions(PROMPT, 1)  # the first time, the model is probed
+    del lengths[:]
     _, ids = attributor.compute_attributions(PROMPT, 6)
     assert lengths == [len(ids) - 6, 1, 1, 1, 1, 1, len(ids) - 1]
 

@@ -18,7 +18,7 @@ from attribution.models.local import LocalModel
 from attribution.problem import LocalProblem, Problem
 from attribution.prompt import divide
 from attribution.result import Attribution
-from attribution.target import named_target
+from attribution.target import named_target, read_output
 from tests.games import and_game, linear_game, or_game
 
 PROMPT = "Sam has 3 apples and Sam has 5 apples."
@@ -34,7 +34,7 @@ def attribute(method: Method, problem: Problem, seed: int = 0) -> torch.Tensor:
 def problem_on(model: LocalModel, text: str = PROMPT, output: str = " The answer", **options) -> LocalProblem:
     prompt = divide(text, model.encode(text), options.pop("units", "word"))
     ids = model.encode_output(text, prompt.encoding.ids, output)
-    return LocalProblem(model, prompt, ids, named_target("logprob"), **options)
+    return LocalProblem(model, prompt, read_output(ids, named_target("logprob")), **options)
 
 
 # Conformance
@@ -86,14 +86,14 @@ def test_repeated_words_have_scores_of_their_own(name: str, llama: LocalModel) -
 def test_batch_size_changes_nothing(name: str, llama: LocalModel) -> None:
     method = build_method(name)
     large = attribute(method, problem_on(llama))
-    small = attribute(method, problem_on(llama, batch_tokens=1))
+    small = attribute(method, problem_on(llama, tokens_at_once=1))
     assert torch.allclose(large, small, rtol=1e-4, atol=1e-5)
 
 
 @every_method
 def test_no_output_is_a_cause_of_itself_or_of_earlier_ones(name: str, llama: LocalModel) -> None:
     problem = problem_on(llama, units="token", output_units=True)
-    scores = attribute(build_method(name), problem)[:, -problem.n_outputs :]
+    scores = attribute(build_method(name), problem)[:, -problem.n_targets :]
     assert torch.triu(scores).abs().max() < 1e-5  # what the method itself says, up to rounding
     result = explain(llama, PROMPT, output=" The answer", method=name, units="token")
     assert result.output_scores is not None
@@ -111,7 +111,7 @@ def test_round_trip(name: str, llama: LocalModel, tmp_path) -> None:
 def test_cost_is_what_was_said(name: str) -> None:
     game, method = linear_game(), build_method(name)
     attribute(method, game)
-    assert method.cost(game.n_units, game.n_outputs) == game.cost
+    assert method.cost(game.n_units, game.n_targets) == game.cost
 
 
 @every_method
@@ -119,7 +119,7 @@ def test_description(name: str) -> None:
     method = build_method(name)
     assert method.name == name
     assert method.summary.endswith(".")
-    assert method.needs <= {"value", "gradients"}
+    assert method.needs <= {"value", "gradients", "attention"}
     assert method.laws <= set(LAWS)
     assert build_method(method) is method
 
@@ -130,7 +130,7 @@ def test_refuses_a_problem_that_lacks_what_it_needs(name: str) -> None:
     if method.needs <= game.offers:
         method.check(game)
     else:
-        with pytest.raises(CapabilityError, match=rf"{name} needs gradients.*Use .*leave_one_out"):
+        with pytest.raises(CapabilityError, match=rf"{name} needs (gradients|attention).*Use .*leave_one_out"):
             method.check(game)
 
 
@@ -238,10 +238,10 @@ def test_a_method_of_ones_own(llama: LocalModel) -> None:
         needs: ClassVar = frozenset()
         laws: ClassVar = frozenset()
 
-        def cost(self, n_units, n_outputs):
+        def cost(self, n_units, n_targets):
             raise NotImplementedError
 
         def attribute(self, problem, rng):
-            return torch.ones(problem.n_outputs, problem.n_units)
+            return torch.ones(problem.n_targets, problem.n_units)
 
     assert explain(llama, PROMPT, output=" The", method=Constant()).total().tolist() == [1] * 11  # ten words and BOS

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.overrides import TorchFunctionMode
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -34,6 +35,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from attribution.models.local import LocalModel
 
 VOCABULARY = 320
 WINDOW = 96
@@ -82,7 +85,10 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedMod
         del shape["num_key_value_heads"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return kind(config(**shape, **own)).to(dtype).eval()
+        model = kind(config(**shape, **own)).to(dtype).eval()
+    if family == "mixtral" and dtype == torch.float64:
+        model.set_experts_implementation("eager")  # the grouped product has no float64
+    return model
 
 
 @cache
@@ -121,3 +127,26 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", clean_up_tokenization_spaces=False
     )
+
+
+class InFloat64(TorchFunctionMode):
+    """Models of float64 stay in float64 everywhere: transformers computes norms and some softmaxes in float32."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64:
+            if func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args):
+                return args[0]
+            if kwargs.get("dtype") == torch.float32:
+                kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+def local(family: str, dtype: torch.dtype = torch.float32) -> LocalModel:
+    """The family's model with a byte-level tokenizer, as the engines take it."""
+    return LocalModel(tiny_model(family, dtype), tiny_tokenizer())
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    """Whether the largest difference is small relative to the largest entry."""
+    return float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,16 +29,21 @@ def ablated_scores(
     keep: Bool[Tensor, "batch token"],
     target: Target,
     *,
+    read_at: Sequence[int] | None = None,
+    read_ids: Sequence[int] | None = None,
     batch_tokens: int = BATCH_TOKENS,
-) -> tuple[Float[Tensor, "batch output"], int]:
+) -> tuple[Float[Tensor, "batch item"], int]:
     """The target of every output token, read after the kept tokens before it, and how many tokens that took.
 
     `keep` covers prompt and output. What is not kept is deleted and later tokens move up. Where nothing at all is kept
-    before an output token, the model starts from its BOS (or EOS) token.
+    before an output token, the model starts from its BOS (or EOS) token. With `read_at` and `read_ids`, the target is
+    read of these ids in the place of these output tokens instead.
 
     Raises `NonFiniteError` where a target is NaN or infinite.
     """
-    values = torch.empty(len(keep), len(output))
+    items = torch.tensor(list(range(len(output)) if read_at is None else read_at))
+    ids = torch.tensor(list(output if read_ids is None else read_ids))
+    values = torch.empty(len(keep), len(ids))
     batches = _batches(keep, len(prompt), batch_tokens)
     tokens = 0
     with (
@@ -47,7 +52,7 @@ def ablated_scores(
         tqdm(total=len(keep), desc="ablations", disable=None, delay=1, leave=False) as bar,
     ):
         for batch in batches:
-            values[batch], spent = _score_batch(model, prompt, output, keep[batch], target)
+            values[batch], spent = _score_batch(model, prompt, output, keep[batch], target, items, ids)
             tokens += spent
             bar.update(len(batch))
     if not values.isfinite().all():
@@ -74,8 +79,14 @@ def _batches(keep: Bool[Tensor, "batch token"], n_prompt: int, batch_tokens: int
 
 
 def _score_batch(
-    model: LocalModel, prompt: Sequence[int], output: Sequence[int], keep: Bool[Tensor, "batch token"], target: Target
-) -> tuple[Float[Tensor, "batch output"], int]:
+    model: LocalModel,
+    prompt: Sequence[int],
+    output: Sequence[int],
+    keep: Bool[Tensor, "batch token"],
+    target: Target,
+    items: Int[Tensor, " item"],
+    read_ids: Int[Tensor, " item"],
+) -> tuple[Float[Tensor, "batch item"], int]:
     """Targets of ablated prompts of one length, and how many tokens were computed."""
     full = torch.tensor([*prompt, *output])
     ids = full[:-1].expand(len(keep), -1)[keep[:, :-1]].reshape(len(keep), -1)
@@ -86,5 +97,5 @@ def _score_batch(
         rows = rows + 1
     first = int(rows.min())
     logits = model.logits(ids.to(model.device), torch.arange(first, ids.shape[1]))
-    logits = logits.gather(1, (rows - first).to(logits.device)[..., None].expand(-1, -1, logits.shape[-1]))
-    return target.score(logits, full[len(prompt) :].to(logits.device)).float().cpu(), ids.numel()
+    logits = logits.gather(1, (rows - first)[:, items].to(logits.device)[..., None].expand(-1, -1, logits.shape[-1]))
+    return target.score(logits, read_ids.to(logits.device)).float().cpu(), ids.numel()

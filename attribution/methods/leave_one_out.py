@@ -26,10 +26,10 @@ class LeaveOneOut(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
     laws: ClassVar[frozenset[str]] = frozenset({"deterministic", "dummy", "additive", "complete"})
 
-    def cost(self, n_units: int, n_outputs: int) -> Cost:
+    def cost(self, n_units: int, n_targets: int) -> Cost:
         return Cost(forwards=n_units + 1)
 
-    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "output unit"]:
+    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         without_one = ~torch.eye(problem.n_units, dtype=torch.bool)
         values = problem.value(torch.cat([problem.everything(), without_one]))
         return (values[0] - values[1:]).T

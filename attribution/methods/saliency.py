@@ -19,7 +19,7 @@ class Saliency(Method):
     """Norm of the target's gradient with respect to the token embeddings: how much a unit matters, not which way.
 
     `norm` is `"l1"` or `"l2"`, taken over the embedding of each token; the tokens of a unit are summed. Simonyan,
-    Vedaldi and Zisserman, "Deep Inside Convolutional Networks" (2013). One forward and one product per output token.
+    Vedaldi and Zisserman, "Deep Inside Convolutional Networks" (2013). One forward and one product per target.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
@@ -33,8 +33,8 @@ class Saliency(Method):
         if self.norm not in ("l1", "l2"):
             raise InputError(f'Expected norm="l1" or norm="l2", got {self.norm!r}.')
 
-    def cost(self, n_units: int, n_outputs: int) -> Cost:
-        return Cost(forwards=1, backwards=n_outputs)
+    def cost(self, n_units: int, n_targets: int) -> Cost:
+        return Cost(forwards=1, backwards=n_targets)
 
-    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "output unit"]:
+    def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         return problem.gradients(lambda gradient, _: gradient.norm(p=int(self.norm[1]), dim=-1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +13,9 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from attribution.errors import (
@@ -22,19 +26,43 @@ from attribution.errors import (
     NonFiniteError,
 )
 from attribution.models.demo import FOLDER as DEMO_FOLDER
-from attribution.prompt import Encoding
+from attribution.prompt import Encoding, check_count
+
+Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
+"""What surrounds a block's first computation and its repetition in the backward pass."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Logits, and the tensors they can be differentiated by.
+
+    Where the head was cut off, `top` is what the blocks gave and `top_leaf` the copy of it that the head has read.
+    """
+
+    logits: Float[Tensor, "batch row vocabulary"]
+    leaf: Float[Tensor, "batch token embed"]
+    top: Float[Tensor, "batch position embed"] | None
+    top_leaf: Float[Tensor, "batch position embed"] | None
 
 
 class LocalModel:
     """A model and its tokenizer. Nothing here changes either of them: what a call alters, it puts back.
 
     `model` is any causal language model of transformers and must be in evaluation mode when it is used; `tokenizer`
-    is the one it was trained with; `name` says in results which model it was.
+    is the one it was trained with; `name` says in results which model it was. `memory_budget` is how many bytes of its
+    device's memory an engine may fill at once; None for a share of what is free then.
 
     Raises `InputError` for objects of another kind, and `ModelError` where the two do not belong together.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
         if not isinstance(model, nn.Module) or not hasattr(model, "get_input_embeddings"):
             raise InputError(f"Expected a causal language model of transformers, got {type(model).__name__}.")
         config = getattr(model, "config", None)
@@ -48,7 +76,10 @@ class LocalModel:
         self.model: Any = model
         self.tokenizer: Any = tokenizer
         self.name = name or str(getattr(model, "name_or_path", "") or type(model).__name__)
-        self._takes_rows = "logits_to_keep" in signature(self.model.forward).parameters
+        self.memory_budget = None if memory_budget is None else check_count("memory_budget", memory_budget)
+        # An adapter around a model passes on what it does not know itself.
+        inner = self.model.get_base_model() if callable(getattr(model, "get_base_model", None)) else self.model
+        self._takes_rows = "logits_to_keep" in signature(inner.forward).parameters
 
     # What it is
 
@@ -61,6 +92,18 @@ class LocalModel:
     def vocabulary_size(self) -> int:
         """How many ids the embedding layer knows."""
         return int(cast(Any, self.embedding_layer).weight.shape[0])
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks it has, as its config says; 1 where it does not."""
+        return int(getattr(self.model.config.get_text_config(), "num_hidden_layers", 1))
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether a router chooses among experts in it."""
+        config = self.model.config.get_text_config()
+        names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+        return any((getattr(config, name, 0) or 0) > 1 for name in names)
 
     @property
     def context_window(self) -> int | None:
@@ -101,6 +144,14 @@ class LocalModel:
             "Everything before the output is to be removed, and this tokenizer has neither a BOS nor an EOS token to "
             "start from. Keep at least one unit, or set tokenizer.bos_token."
         )
+
+    @property
+    def padding_id(self) -> int:
+        """The id of the padding token; `InputError` where the tokenizer has none."""
+        found = getattr(self.tokenizer, "pad_token_id", None)
+        if found is None:
+            raise InputError('This tokenizer has no padding token. Use baseline="zero", or set tokenizer.pad_token.')
+        return int(found)
 
     def describe(self) -> dict[str, str | None]:
         """Name, architecture, precision and revision, for the record in a result."""
@@ -236,37 +287,104 @@ class LocalModel:
 
         Raises `NonFiniteError` where one of them is NaN.
         """
-        rows_asked = {"logits_to_keep": rows} if rows is not None and self._takes_rows else {}
-        logits: Tensor = self.model(input_ids=ids, use_cache=False, **rows_asked).logits
-        if rows is not None and not rows_asked:
-            logits = logits[:, rows]
-        return _checked(logits)
-
-    def logits_with_leaf(
-        self, ids: Int[Tensor, " token"], rows: Int[Tensor, " row"] | None = None
-    ) -> tuple[Float[Tensor, "row vocabulary"], Float[Tensor, "1 token embed"]]:
-        """Logits as `logits` gives them, and the embeddings they can be differentiated by.
-
-        The leaf is the output of the embedding layer itself, so that a layer that scales what it looks up, and a model
-        that needs the ids elsewhere too, are both differentiated where the first block reads.
-        """
-        leaves: list[Tensor] = []
-
-        def make_leaf(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            leaves.append(output.detach().requires_grad_(True))
-            return leaves[-1]
-
-        handle = self.embedding_layer.register_forward_hook(make_leaf)
+        if rows is None or self._takes_rows:
+            rows_asked = {} if rows is None else {"logits_to_keep": rows}
+            return _checked(self.model(input_ids=ids, use_cache=False, **rows_asked).logits)
+        # The head is given only what it is asked for.
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(
+            lambda _module, inputs: (inputs[0][:, rows.to(inputs[0].device)], *inputs[1:])
+        )
         try:
-            logits = self.logits(ids[None], rows)
+            return _checked(self.model(input_ids=ids, use_cache=False).logits)
         finally:
             handle.remove()
+
+    def logits_at(
+        self,
+        ids: Int[Tensor, "batch token"],
+        rows: Int[Tensor, " row"] | None,
+        place: Callable[[Tensor], Tensor],
+        *,
+        cut: bool,
+    ) -> Graph:
+        """Logits as `logits` gives them, with the embeddings at another place, and what to differentiate them by.
+
+        `place` makes of the output of the embedding layer, `[batch, token, embed]`, what the first block shall read. It
+        is the layer's own output, so that a layer that scales what it looks up, and a model that needs the ids
+        elsewhere too, are both differentiated where the first block reads. With `cut` the head reads a leaf of its own.
+
+        Raises `ModelError` where the model does not look its input up exactly once.
+        """
+        leaves: list[Tensor] = []
+        cuts: list[tuple[Tensor, Tensor]] = []
+
+        def move(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            leaves.append(place(output.detach()).detach().requires_grad_(torch.is_grad_enabled()))
+            return leaves[-1]
+
+        def divide(_module: nn.Module, inputs: Any) -> Any:
+            cuts.append((inputs[0], inputs[0].detach().requires_grad_(True)))
+            return (cuts[-1][1], *inputs[1:])
+
+        handles = [self.embedding_layer.register_forward_hook(move)]
+        head = self.model.get_output_embeddings()
+        if cut and head is not None:
+            handles.append(head.register_forward_pre_hook(divide))
+        try:
+            logits = self.logits(ids, rows)
+        finally:
+            for handle in handles:
+                handle.remove()
         if len(leaves) != 1:
             raise ModelError(
                 f"Expected {self.name} to look its input up once per forward pass, it did so {len(leaves)} times. "
                 "Gradient methods do not know this architecture; use leave_one_out."
             )
-        return logits[0], leaves[0]
+        return Graph(logits, leaves[0], *(cuts[0] if len(cuts) == 1 else (None, None)))
+
+    @contextmanager
+    def checkpointed(self, contexts: Contexts) -> Generator[None]:
+        """The model with its blocks computed again in the backward pass instead of kept, while the block runs.
+
+        `contexts` gives what surrounds the first computation of a block and its repetition. A model whose blocks
+        transformers does not mark as repeatable stays as it is.
+        """
+        blocks = [block for block in self.model.modules() if isinstance(block, GradientCheckpointingLayer)]
+        own = [vars(block).get("forward") for block in blocks]
+        try:
+            for block in blocks:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+            yield
+        finally:
+            for block, forward in zip(blocks, own, strict=True):
+                if forward is None:
+                    vars(block).pop("forward", None)
+                else:  # somebody else's, of an offloaded block for instance
+                    block.forward = forward
+
+    def embed(self, ids: Sequence[int] | Int[Tensor, " token"]) -> Float[Tensor, "token embed"]:
+        """What the embedding layer makes of the ids, in at least float32."""
+        # Outside inference mode, since what it gives may become part of something that is differentiated.
+        with torch.inference_mode(False), torch.no_grad():
+            found: Tensor = self.embedding_layer(torch.as_tensor(ids, device=self.device)[None])[0]
+            return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    def mean_embedding(self) -> Float[Tensor, "1 embed"]:
+        """The mean of what the embedding layer makes of every id it knows."""
+        size, part = self.vocabulary_size, 8192
+        parts = (range(start, min(start + part, size)) for start in range(0, size, part))
+        with torch.inference_mode(False), torch.no_grad():
+            total = torch.stack([self.embed(ids).double().sum(0) for ids in parts]).sum(0)
+            return (total / size).float()[None]
+
+    @torch.no_grad()
+    def runners_up(self, ids: Sequence[int], output: Sequence[int]) -> tuple[int, ...]:
+        """In the place of each output token, the likeliest token but that one."""
+        whole = torch.tensor([[*ids, *output][:-1]], device=self.device)
+        with self.borrowed():
+            logits = self.logits(whole, torch.arange(len(ids) - 1, whole.shape[1]))[0]
+        logits.scatter_(1, torch.tensor(list(output), device=logits.device)[:, None], -torch.inf)
+        return tuple(logits.argmax(1).tolist())
 
     @torch.no_grad()
     def generate(self, ids: Sequence[int], max_new_tokens: int, *, stop: bool = True) -> tuple[int, ...]:

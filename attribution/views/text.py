@@ -90,13 +90,15 @@ def plain(renderable: Any, width: int = 100) -> str:
 class TextView:
     """A result for the terminal: `rich` prints it with colours, `str` gives plain text.
 
-    `payload` is the dict of a result, `outputs` are the indices of the output tokens whose scores are summed.
+    `payload` is the dict of a result, `outputs` are the indices of the output tokens whose scores are summed; a result
+    with scores for the output as a whole shows these.
     """
 
     def __init__(self, payload: Mapping[str, Any], outputs: Sequence[int]) -> None:
         self._payload = payload
         self._outputs = outputs
-        self._scores = [sum(payload["scores"][o][u] for o in outputs) for u in range(len(payload["units"]))]
+        rows = outputs if payload["per_output"] else [0]
+        self._scores = [sum(payload["scores"][row][u] for row in rows) for u in range(len(payload["units"]))]
         ordinary = [abs(s) for s, unit in zip(self._scores, payload["units"], strict=True) if not unit["special"]]
         self._strongest = max(ordinary, default=0.0)
 
@@ -169,6 +171,10 @@ class TextView:
         special = [f"{names[u]} {self._number(self._scores[u])}" for u, unit in enumerate(units) if unit["special"]]
         if special and any(self._scores[u] for u, unit in enumerate(units) if unit["special"]):
             yield Text(f"    special tokens, outside the scale: {', '.join(special)}", style="dim")
+        error = self._payload["notes"].get("completeness_error")
+        if error:
+            worst = max(error)
+            yield Text(f"    scores add up to within {worst:.2g} {unit_of_scores} for each target", style="dim")
 
     def _ranked(self, place: int, score: float, name: str) -> Text:
         length = abs(score) / self._strongest * _BAR

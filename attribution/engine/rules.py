@@ -1,0 +1,465 @@
+"""Backward rules: what a gradient takes for constant, or halves, on its way back through a model.
+
+Relevance propagation (LRP) through a transformer is input x gradient once some derivatives are changed: those of
+softmaxes, norms and activations, and of products of two things that both depend on the input. A `RulesMode` changes
+them while the model computes. It sees the calls of torch's functions, in its own thread and for as long as it is
+entered, so that no module is patched, whatever the architecture, and every value stays the one the model computes.
+
+What cannot be recognised (a fused kernel, an unusual spelling) is counted, and `RulesMode.check` raises rather than let
+a rule be left out in silence. The parameters of the model must be frozen: what depends on them alone is no input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from attribution.errors import CapabilityError, InputError
+
+Part = Literal["attention", "norm", "activation", "gate", "router"]
+"""What rules change. The gate is that of a gated MLP, the router that of a mixture of experts."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How each part of a model is differentiated; "plain" is the true derivative.
+
+    - `name` says in errors whose rules these are.
+    - `attention`: "detach" takes queries and keys for constants; "uniform" keeps a quarter of the gradient of each of
+      them and half of that of the values.
+    - `temperature`: that of the softmax of attention, in the backward pass only.
+    - `norm`: "freeze" takes 1/rms or 1/std for a constant; the mean of a LayerNorm is still differentiated.
+    - `activation`: "ratio" takes f(x)/x for a constant, and tanh(x)/x of soft-caps too.
+    - `gate`, the product act(gate) * up of a gated MLP: "detach" takes the activated gate for a constant, "half" gives
+      half of the gradient to each factor. A sigmoid that gates something of its own size counts as such a gate.
+    - `router`, the product of an expert's output and its weight: the same, with the weight for the gate.
+
+    Raises `InputError` for a temperature that is not above 0.
+    """
+
+    name: str = "plain"
+    attention: Literal["plain", "detach", "uniform"] = "plain"
+    temperature: float = 1.0
+    norm: Literal["plain", "freeze"] = "plain"
+    activation: Literal["plain", "ratio"] = "plain"
+    gate: Literal["plain", "detach", "half"] = "plain"
+    router: Literal["plain", "detach", "half"] = "plain"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"Expected a temperature above 0, got {self.temperature}.")
+
+    def mode(self) -> RulesMode:
+        """What applies the rules to one forward pass: `with rules.mode() as mode: ...`, then `mode.check(...)`."""
+        return RulesMode(self)
+
+    @property
+    def needed(self) -> frozenset[Part]:
+        """The parts that must be recognised for the rules to hold."""
+        parts: dict[Part, bool] = {
+            "attention": self.attention != "plain" or self.temperature != 1,
+            "norm": self.norm != "plain",
+            "activation": self.activation != "plain" or self.gate != "plain",  # a gate is known by its activation
+            "gate": self.gate != "plain",
+            "router": self.router != "plain",
+        }
+        return frozenset(part for part, needed in parts.items() if needed)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether these are the true derivatives, so that no mode need be entered."""
+        return not self.needed
+
+
+PLAIN = Rules()
+"""The true derivatives."""
+
+# Ali et al. 2022, "XAI for Transformers: Better Explanations through Conservative Propagation". A gate is taken for a
+# constant as attention is; Arras et al. 2019, "Explaining and Interpreting LSTMs", call this signal-take-all.
+CP_LRP = Rules("CP-LRP", attention="detach", norm="freeze", activation="ratio", gate="detach", router="detach")
+"""Conservative: input x gradient of a logit, summed over the tokens, is the logit, less what biases contribute."""
+
+# Achtibat et al. 2024, "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers": each product
+# splits its relevance evenly, and queries and keys are behind two products, values behind one.
+ATTN_LRP = Rules("AttnLRP", attention="uniform", norm="freeze", activation="ratio", gate="half", router="half")
+"""Relevance flows through the attention weights too, and evenly into the factors of every product."""
+
+
+def gim(temperature: float = 2.0) -> Rules:
+    """Gradient interaction modifications: attention is differentiated as if it were less sure of itself.
+
+    Raises `InputError` for a temperature that is not above 0.
+    """
+    # Edin et al. 2025, "GIM: Improved Interpretability for Large Language Models". As in the authors' code, products
+    # split their gradient as in AttnLRP; they treat no router, which is one more product.
+    return Rules("GIM", attention="uniform", temperature=temperature, norm="freeze", gate="half", router="half")
+
+
+class RulesMode(TorchFunctionMode):
+    """Applies rules to what is computed while it is entered. `bound` counts where it recognised each part."""
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self.rules = rules
+        self.bound: Counter[Part] = Counter()
+        self.unspent = 0
+        """How many attention weights were not yet seen to be multiplied with values."""
+        self.unknown = 0
+        """How many products of two things that depend on the input are none of the known ones."""
+        self.marks: Any = WeakTensorKeyDictionary()
+        """What tensors are, while they live: attention "weights", a "softmax" of something else, a "sigmoid", a "norm"
+        to multiply with, "activated", or that by "relu"."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        handler = _HANDLERS.get(func)
+        if handler is None:
+            return func(*args, **(kwargs or {}))
+        named = dict(kwargs or {})
+        by_name = [named.pop(name) for name in ("input", "other") if name in named]
+        return handler(self, func, *args, *by_name, **named)
+
+    def marked(self, tensor: Tensor, mark: str | None) -> Tensor:
+        """The tensor, remembered under its mark."""
+        if mark is not None:
+            self.marks[tensor] = mark
+        return tensor
+
+    def check(self, *, layers: int, mixture: bool) -> None:
+        """Raises `CapabilityError` where a part that the rules need was recognised in fewer layers than there are.
+
+        `mixture` says whether the model has experts: then its router must have been recognised too.
+        """
+        missing = {part: layers - self.bound[part] for part in _REMEDIES}
+        missing["attention"] = max(missing["attention"], min(self.unspent, layers))
+        missing["router"] = layers if mixture and not self.bound["router"] else 0
+        for part, remedy in _REMEDIES.items():
+            if part in self.rules.needed and missing[part] > 0:
+                raise CapabilityError(
+                    f"{self.rules.name} does not recognise how this model computes its {part}, in {missing[part]} of "
+                    f"{layers} layers. Load it with {remedy}, or use input_x_gradient or leave_one_out."
+                )
+        if self.unknown and self.rules.needed & {"gate", "router"}:
+            raise CapabilityError(
+                f"{self.rules.name} has no rule for {self.unknown} of the products that this model computes, as in a "
+                "recurrent layer or an unusual gate or router. Use input_x_gradient or leave_one_out."
+            )
+
+
+_REMEDIES: dict[Part, str] = {
+    "attention": "attn_implementation='sdpa' or 'eager'",
+    "norm": "use_kernels=False",
+    "activation": "use_kernels=False",
+    "router": "experts_implementation='eager'",
+}
+"""By a part that must be in every layer: what to load the model with, so that it is spelled out there."""
+
+
+# Every rule is an instance of this: the value of one tensor, the gradient of another
+
+
+class _Graft(torch.autograd.Function):
+    """The value of one tensor; the gradient goes to it, and times a constant to another tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, path: Tensor, factor: Tensor | float) -> Tensor:
+        ctx.number = None if isinstance(factor, Tensor) else factor
+        if isinstance(factor, Tensor):
+            ctx.save_for_backward(factor)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (grad,) = grad_outputs
+        factor = ctx.saved_tensors[0] if ctx.number is None else ctx.number
+        return (grad if ctx.needs_input_grad[0] else None), grad * factor, None
+
+
+def _graft(
+    value: Float[Tensor, "*shape"], path: Float[Tensor, "*shape"], factor: Float[Tensor, "*#shape"] | float
+) -> Float[Tensor, "*shape"]:
+    """`value`, of whose gradient `path` gets as much as `factor` says."""
+    grafted: Any = _Graft.apply(value, path, factor)
+    return grafted
+
+
+def _keep(tensor: Float[Tensor, "*shape"], share: float) -> Float[Tensor, "*shape"]:
+    """The tensor, which keeps that share of its gradient."""
+    if share == 1 or not tensor.requires_grad:
+        return tensor
+    return _graft(tensor.detach(), tensor, share) if share else tensor.detach()
+
+
+# Attention, fused or spelled out
+
+_KEPT = {"plain": (1.0, 1.0), "detach": (0.0, 1.0), "uniform": (0.25, 0.5)}
+"""How much of their gradient queries and keys keep (which is how much the scores keep), and how much values keep."""
+
+
+def _fused_attention(
+    mode: RulesMode,
+    func: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Any = None,
+    *args: Any,
+    **named: Any,
+) -> Tensor:
+    mode.bound["attention"] += 1
+    (share, of_values), heat = _KEPT[mode.rules.attention], mode.rules.temperature
+    bias = attn_mask if isinstance(attn_mask, Tensor) and attn_mask.is_floating_point() else None  # of the scores
+    value = _keep(value, of_values)
+    if heat == 1 or share == 0:
+        mask = attn_mask if bias is None else _keep(bias, share)
+        return func(_keep(query, share), _keep(key, share), value, mask, *args, **named)
+    # Edin et al. 2025 differentiate with the weights p' of a softer softmax, p' * (grad - sum(p' * grad)): heat times
+    # the derivative of softmax(scores / heat). The values, which attention is linear in, have a call of their own.
+    sharp = func(query.detach(), key.detach(), value, attn_mask if bias is None else bias.detach(), *args, **named)
+    scale = named.pop("scale", None)
+    scale = (query.shape[-1] ** -0.5 if scale is None else scale) / heat
+    mask = attn_mask if bias is None else bias / heat
+    return _graft(sharp, func(query, key, value.detach(), mask, *args, scale=scale, **named), share * heat)
+
+
+def _softmax(mode: RulesMode, func: Any, scores: Tensor, *args: Any, **named: Any) -> Tensor:
+    if scores.dim() != 4:  # no heads: perhaps the shares of experts
+        return mode.marked(func(scores, *args, **named), "softmax")
+    mode.unspent += 1
+    (share, _), heat = _KEPT[mode.rules.attention], mode.rules.temperature
+    if heat == 1 or share == 0:
+        return mode.marked(func(_keep(scores, share), *args, **named), "weights")
+    sharp, soft = func(scores.detach(), *args, **named), func(scores / heat, *args, **named)
+    return mode.marked(_graft(sharp, soft, share * heat), "weights")
+
+
+def _matmul(mode: RulesMode, func: Any, left: Tensor, right: Tensor, **named: Any) -> Tensor:
+    if mode.marks.get(left) == "weights":
+        mode.bound["attention"] += 1
+        mode.unspent -= 1
+        right = _keep(right, _KEPT[mode.rules.attention][1])
+    return func(left, right, **named)
+
+
+# Norms
+
+
+def _rsqrt(mode: RulesMode, func: Any, tensor: Tensor, **named: Any) -> Tensor:
+    mode.bound["norm"] += 1
+    found = func(tensor, **named)
+    return mode.marked(found if mode.rules.norm == "plain" else found.detach(), "norm")
+
+
+def _norm(mode: RulesMode, func: Any, tensor: Tensor, normalized_shape: Any, *args: Any, **named: Any) -> Tensor:
+    mode.bound["norm"] += 1
+    found = func(tensor, normalized_shape, *args, **named)
+    if mode.rules.norm == "plain":
+        return found
+    names = _NORMS[func]
+    given = dict(zip(names, args, strict=False)) | named
+    axes = tuple(range(-len(normalized_shape), 0))
+    still = _wide(tensor.detach())
+    if "bias" in names:  # a LayerNorm
+        tensor, still = (each - each.mean(axes, keepdim=True) for each in (tensor, still))
+    eps = given.get("eps")
+    eps = (1e-5 if "bias" in names else torch.finfo(found.dtype).eps) if eps is None else eps
+    factor = (still.square().mean(axes, keepdim=True) + eps).rsqrt()
+    weight = given.get("weight")
+    return _graft(found.detach(), tensor, (factor if weight is None else factor * weight.detach()).to(found.dtype))
+
+
+_NORMS = {
+    **dict.fromkeys((functional.layer_norm, torch.layer_norm), ("weight", "bias", "eps")),
+    **dict.fromkeys((functional.rms_norm, torch.rms_norm), ("weight", "eps")),
+}
+"""The arguments of norms that come after the shape."""
+
+
+# Activations
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in at least float32."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _normal_cdf(tensor: Tensor, approximate: str = "none") -> Tensor:
+    wide = _wide(tensor)
+    if approximate == "tanh":  # (1 + tanh(z)) / 2 = sigmoid(2 z)
+        return torch.sigmoid(math.sqrt(8 / math.pi) * wide * (1 + 0.044715 * wide.square())).to(tensor.dtype)
+    return (torch.special.erfc(wide * -math.sqrt(0.5)) / 2).to(tensor.dtype)
+
+
+_RATIOS: dict[Any, Callable[..., Tensor]] = {
+    functional.silu: lambda tensor, **_: torch.sigmoid(tensor),
+    functional.gelu: _normal_cdf,
+    functional.mish: lambda tensor, **_: torch.tanh(functional.softplus(tensor)),
+}
+"""f(x) / x of activations, which is safe around 0 and in half precision since nothing is divided."""
+
+
+def _activation(mode: RulesMode, func: Any, tensor: Tensor, **named: Any) -> Tensor:
+    found = func(tensor, **named)
+    if named.get("inplace"):  # what it was computed from is gone
+        return found
+    mode.bound["activation"] += 1
+    if mode.rules.activation == "ratio":
+        found = _graft(found.detach(), tensor, _RATIOS[func](tensor.detach(), **named))
+    return mode.marked(found, "activated")
+
+
+def _relu(mode: RulesMode, func: Any, tensor: Tensor, *args: Any, **named: Any) -> Tensor:
+    mode.bound["activation"] += 1  # its derivative is the ratio
+    return mode.marked(func(tensor, *args, **named), "relu")
+
+
+def _square(mode: RulesMode, func: Any, tensor: Tensor, *args: Any, **named: Any) -> Tensor:
+    found = func(tensor, *args, **named)
+    if mode.marks.get(tensor) != "relu":
+        return found
+    # relu(x)^2 / x is relu(x), half of the derivative.
+    return mode.marked(_keep(found, 0.5 if mode.rules.activation == "ratio" else 1), "activated")
+
+
+def _power(mode: RulesMode, func: Any, base: Any, exponent: Any, **named: Any) -> Tensor:
+    if not isinstance(exponent, Tensor) and exponent in (2, -0.5):
+        handler = _square if exponent == 2 else _rsqrt
+        return handler(mode, lambda tensor: func(tensor, exponent, **named), base)
+    return func(base, exponent, **named)
+
+
+def _tanh(mode: RulesMode, func: Any, tensor: Tensor, **named: Any) -> Tensor:
+    found = func(tensor, **named)
+    starts, _ = _history(tensor)
+    # Of a polynomial in x it is part of a gelu, which the product with x makes.
+    if mode.rules.activation == "plain" or len(starts) > len(set(starts)):
+        return found
+    value, still = found.detach(), tensor.detach()
+    return _graft(value, tensor, torch.where(still == 0, 1, value / still))
+
+
+_ARITHMETIC = frozenset(f"{name}Backward0" for name in ("Add", "Sub", "Mul", "Div", "Neg", "Pow", "Softplus", "ToCopy"))
+_SQUASHING = frozenset(f"{name}Backward0" for name in ("Tanh", "Erf", "Sigmoid")) | {"_GraftBackward"}
+
+
+def _history(tensor: Tensor) -> tuple[list[tuple[Any, int]], bool]:
+    """From which results (as autograd knows them) a tensor was computed elementwise, and whether something squashed it.
+
+    A result that was used twice is there twice.
+    """
+    starts: list[tuple[Any, int]] = []
+    squashed = False
+    edge: Any = get_gradient_edge(tensor) if tensor.requires_grad else None
+    open_ends: list[tuple[Any, int]] = [(edge.node, edge.output_nr)] if edge else []
+    while open_ends and len(starts) < 8:  # an activation has few, a sum over many layers has many
+        node, index = open_ends.pop()
+        name = node.name()
+        if name in _ARITHMETIC or name in _SQUASHING:
+            squashed = squashed or name in _SQUASHING
+            open_ends += [end for end in node.next_functions if end[0] is not None]
+        else:
+            starts.append((node, index))
+    return starts, squashed
+
+
+# Products
+
+
+def _multiply(mode: RulesMode, func: Any, left: Any, right: Any, **named: Any) -> Tensor:
+    if left is right:
+        return _square(mode, lambda same: func(same, same, **named), left)
+    marks = [mode.marks.get(factor) if isinstance(factor, Tensor) else None for factor in (left, right)]
+    if "norm" in marks:
+        return func(left, right, **named)
+    if not (_varies(left) and _varies(right)):  # a constant changes nothing about what the other one is
+        return mode.marked(func(left, right, **named), marks[0] or marks[1])
+    orders = ((marks[0], left, right), (marks[1], right, left))
+    for mark, gate, other in orders:
+        if mark in ("sigmoid", "softmax") and gate.numel() < other.numel():
+            return _product(mode, "router", func, gate, other, **named)
+    for mark, gate, other in orders:
+        if mark in ("activated", "relu"):
+            return _product(mode, "gate", func, gate, other, **named)
+    histories = [_history(factor) for factor in (left, right)]
+    if set(histories[0][0]) == set(histories[1][0]):  # both are functions of one x
+        squashed = [of for (_, is_squashed), of in zip(histories, orders, strict=True) if is_squashed]
+        if not squashed:  # a polynomial in x
+            return func(left, right, **named)
+        if len(squashed) == 1:  # an activation spelled out: f(x) / x, such as sigmoid(x), times x
+            mode.bound["activation"] += 1
+            _, ratio, other = squashed[0]
+            ratio = ratio if mode.rules.activation == "plain" else ratio.detach()
+            return mode.marked(func(ratio, other, **named), "activated")
+    for mark, gate, other in orders:
+        if mark == "sigmoid":
+            return _product(mode, "gate", func, gate, other, **named)
+    mode.unknown += 1
+    return func(left, right, **named)
+
+
+def _multiply_in_place(mode: RulesMode, func: Any, left: Any, right: Any, **named: Any) -> Tensor:
+    mode.unknown += _varies(left) and _varies(right)
+    return func(left, right, **named)
+
+
+def _varies(factor: Any) -> bool:
+    """Whether it depends on the input."""
+    return isinstance(factor, Tensor) and factor.requires_grad and not isinstance(factor, torch.nn.Parameter)
+
+
+def _product(
+    mode: RulesMode, part: Literal["gate", "router"], func: Any, gate: Tensor, other: Tensor, **named: Any
+) -> Tensor:
+    mode.bound[part] += 1
+    rule = mode.rules.gate if part == "gate" else mode.rules.router
+    found = func(gate.detach() if rule == "detach" else gate, other, **named)
+    return _keep(found, 0.5) if rule == "half" else found
+
+
+def _sigmoid(mode: RulesMode, func: Any, tensor: Tensor, **named: Any) -> Tensor:
+    return mode.marked(func(tensor, **named), "sigmoid")
+
+
+def _carry(mode: RulesMode, func: Any, *args: Any, **named: Any) -> Any:
+    """What leaves a tensor what it was: another shape or precision, some of its elements, a divisor."""
+    found = func(*args, **named)
+    mark = mode.marks.get(args[0]) if args and isinstance(args[0], Tensor) else None
+    mode.marked(found[0] if isinstance(found, tuple) else found, mark)
+    return found
+
+
+def _spelled(handler: Callable[..., Any], names: str) -> dict[Any, Callable[..., Any]]:
+    """The handler for every function of these names in torch, in torch.nn.functional and among a tensor's methods."""
+    found = [getattr(place, name, None) for place in (torch, functional, Tensor) for name in names.split()]
+    return {function: handler for function in found if callable(function)}
+
+
+_HANDLERS: dict[Any, Callable[..., Any]] = {
+    functional.scaled_dot_product_attention: _fused_attention,
+    **_spelled(_softmax, "softmax"),
+    **_spelled(_matmul, "matmul bmm __matmul__"),
+    **_spelled(_rsqrt, "rsqrt"),
+    **dict.fromkeys(_NORMS, _norm),
+    **dict.fromkeys(_RATIOS, _activation),
+    **_spelled(_relu, "relu"),
+    **_spelled(_square, "square"),
+    **_spelled(_power, "pow __pow__"),
+    **_spelled(_tanh, "tanh"),
+    **_spelled(_multiply, "mul multiply __mul__ __rmul__"),
+    **_spelled(_multiply_in_place, "mul_ multiply_ __imul__"),
+    **_spelled(_sigmoid, "sigmoid"),
+    **_spelled(_carry, "to type type_as float half bfloat16 double contiguous clone dropout __getitem__ view reshape"),
+    **_spelled(_carry, "flatten unsqueeze squeeze transpose permute expand topk gather masked_fill"),
+    **_spelled(_carry, "div div_ divide true_divide __truediv__ __itruediv__"),
+}
+"""What happens to a call of one of torch's functions: `handler(mode, function, *args, **kwargs)`."""
