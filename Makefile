@@ -57,6 +57,8 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group quantized \
+		--no-deps --upgrade --target $(VENV)/quantized
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

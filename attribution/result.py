@@ -65,8 +65,8 @@ class Attribution:
     output as a whole.
     """
 
-    scores: Float32[Array, "output unit"]
-    output_scores: Float32[Array, "output output"] | None
+    scores: Float32[Array, "target unit"]
+    output_scores: Float32[Array, "target output"] | None
     units: tuple[Unit, ...]
     outputs: tuple[Output, ...]
     prompt: str
@@ -141,15 +141,19 @@ class Attribution:
 
         Raises `InputError` where some outputs are asked of a result that has scores for all of them together only.
         """
+        indices = self._scored(outputs)
+        rows = indices if self.per_output else [0]
+        return self.scores[rows].sum(axis=0, dtype=np.float32)
+
+    def _scored(self, outputs: int | str | Sequence[int] | None) -> list[int]:
+        """The indices of these outputs; `InputError` where they are but a part of what was scored as a whole."""
         indices = self.output_indices(outputs)
-        if self.per_output:
-            return self.scores[indices].sum(axis=0, dtype=np.float32)
-        if sorted(set(indices)) != list(range(len(self.outputs))):
+        if not self.per_output and sorted(set(indices)) != list(range(len(self.outputs))):
             raise InputError(
                 f"Expected all of the output, since its scores were computed together (per_output=False), got "
                 f"{outputs!r}. Type explain(..., per_output=True) for scores of its parts."
             )
-        return self.scores[0].copy()
+        return indices
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in it as plain lists, numbers and texts, ready for JSON; `schema` is the version of its layout."""
@@ -189,7 +193,7 @@ class Attribution:
         """
         from attribution.views.text import TextView
 
-        return TextView(self.to_dict(), self.output_indices(outputs))
+        return TextView(self.to_dict(), self._scored(outputs))
 
     def __str__(self) -> str:
         return str(self.text_view())

@@ -98,6 +98,7 @@ def test_cost_of_leave_one_out_counts_each_prompt_once(llama: LocalModel) -> Non
         ({"method": Saliency}, "got the class Saliency. Type Saliency\\(\\)"),
         ({"units": "letter"}, "got 'letter'"),
         ({"target": "loss"}, "got 'loss'"),
+        ({"per_output": 1}, "got 1"),
         ({"ablation": "blur"}, "got 'blur'"),
         ({"model": 3}, "got int"),
     ],

@@ -11,15 +11,20 @@ import torch
 from attribution.errors import CapabilityError, InputError, UnknownMethodError
 from attribution.explainer import explain
 from attribution.method import LAWS, Method, build_method, list_methods
+from attribution.methods.expected_gradients import ExpectedGradients
+from attribution.methods.gim import GIM
 from attribution.methods.input_x_gradient import InputXGradient
+from attribution.methods.integrated_gradients import IntegratedGradients
 from attribution.methods.leave_one_out import LeaveOneOut
 from attribution.methods.saliency import Saliency
+from attribution.methods.smooth_grad import SmoothGrad
 from attribution.models.local import LocalModel
-from attribution.problem import LocalProblem, Problem
+from attribution.problem import LocalProblem, Problem, here
 from attribution.prompt import divide
 from attribution.result import Attribution
-from attribution.target import named_target, read_output
+from attribution.target import Contrast, named_target, read_output
 from tests.games import and_game, linear_game, or_game
+from tests.tiny import tiny_tokenizer
 
 PROMPT = "Sam has 3 apples and Sam has 5 apples."
 METHODS = [method.name for method in list_methods()]
@@ -209,6 +214,168 @@ def test_leave_one_out_is_the_drop_against_a_plain_run(llama: LocalModel) -> Non
         kept = ids[: unit.first_token] + ids[unit.last_token :]
         expected = np.array(full) - np.array(logprobs(llama.model, kept, output))
         assert result.scores[:, index] == pytest.approx(expected, abs=1e-4)
+
+
+# One row for the output as a whole
+
+
+@every_method
+def test_a_span_is_the_output_as_a_whole(name: str, llama: LocalModel) -> None:
+    """Where scores are linear in the target, those of the sum are the sum of those; one product for each pass."""
+    method = IntegratedGradients(tolerance=None) if name == "integrated_gradients" else build_method(name)
+    rows, span = (
+        explain(llama, PROMPT, output=" The answer", method=method, units="token", per_output=each)
+        for each in (True, False)
+    )
+    assert span.scores.shape == (1, len(span.units))
+    assert span.cost["forwards"] == rows.cost["forwards"]
+    assert span.cost["backwards"] * len(span.outputs) == rows.cost["backwards"]
+    assert np.array_equal(span.total(), span.scores[0])
+    if method.signed or name == "attention_rollout":
+        assert np.allclose(span.total(), rows.total(), atol=1e-4 * np.abs(rows.scores).max())
+        assert span.output_scores is not None
+        assert rows.output_scores is not None
+        assert np.allclose(span.output_scores[0], rows.output_scores.sum(0), atol=1e-4 * np.abs(rows.scores).max())
+    else:  # a norm of the sum is at most the sum of the norms
+        assert (span.total() <= rows.total() * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize(
+    "target", ["prob", "logit", "entropy", Contrast(), Contrast(" An"), Contrast("3", instead_of="The")]
+)
+@every_method
+def test_every_target(name: str, target, llama: LocalModel) -> None:
+    result = explain(llama, PROMPT, output=" The answer", method=name, target=target)
+    assert np.isfinite(result.scores).all()
+    assert result.scores.any()
+
+
+# Paths and samples in embedding space
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"baseline": "padding"},
+        {"baseline": "mean"},
+        {"baseline": "text", "text": "."},
+        {"baseline": "text", "text": "Sam has 5 apples and Sam has 3 apples."},
+    ],
+)
+@pytest.mark.parametrize("units", ["token", "word"])
+def test_integrated_gradients_are_complete(options: dict, units: str, llama: LocalModel, gpt2: LocalModel) -> None:
+    for model in (llama, gpt2):
+        method = IntegratedGradients(tolerance=0.01, **options)
+        result = explain(model, PROMPT, output=" The answer", method=method, units=units)
+        notes = result.notes
+        assert notes["steps"] > 1
+        largest = max(map(abs, notes["difference"]))
+        assert max(notes["completeness_error"]) <= 0.01 * largest
+        total = result.scores.sum(1)
+        if result.output_scores is not None:
+            total = total + result.output_scores.sum(1)
+        assert total == pytest.approx(notes["difference"], abs=0.011 * largest)
+        assert not result.scores[:, [unit.special for unit in result.units]].any()
+
+
+def test_the_difference_is_that_of_the_ends(llama: LocalModel) -> None:
+    """The prompt as it is, and with every token in the place of another, read by the model itself."""
+    from tests.reference import logprobs
+
+    other = "Sam has 5 apples and Sam has 3 apples."
+    method = IntegratedGradients(baseline="text", text=other, steps=2, tolerance=None)
+    result = explain(llama, PROMPT, output=" The answer", method=method)
+    output = [token.id for token in result.outputs]
+    ends = [logprobs(llama.model, list(llama.encode(text).ids), output) for text in (PROMPT, other)]
+    assert result.notes["difference"] == pytest.approx(np.subtract(*ends).tolist(), abs=1e-4)
+
+
+def test_more_steps_make_a_smaller_error(llama: LocalModel) -> None:
+    errors = []
+    for steps in (4, 64):
+        result = explain(
+            llama, PROMPT, output=" The", method=IntegratedGradients(steps=steps, tolerance=None), per_output=False
+        )
+        assert result.notes["steps"] == steps
+        assert result.cost["forwards"] == steps + 2
+        errors.append(result.notes["completeness_error"][0])
+    assert errors[1] < errors[0] / 4
+    short = explain(llama, PROMPT, output=" The", method=IntegratedGradients(steps=2, tolerance=1e-9, max_steps=8))
+    assert short.notes["steps"] == 8  # it says what it reached
+
+
+def test_smooth_grad_with_hardly_any_noise_is_saliency(llama: LocalModel) -> None:
+    plain = explain(llama, PROMPT, output=" The answer", method=Saliency(norm="l2"))
+    smooth = explain(llama, PROMPT, output=" The answer", method=SmoothGrad(noise=1e-6, norm="l2"))
+    ordinary = [not unit.special for unit in plain.units]
+    assert smooth.scores[:, ordinary] == pytest.approx(plain.scores[:, ordinary], rel=1e-3)
+    noisy = explain(llama, PROMPT, output=" The answer", method=SmoothGrad(noise=0.3, norm="l2"))
+    assert not np.allclose(noisy.scores, smooth.scores, rtol=0.1)
+
+
+def test_expected_gradients_add_up_to_the_expected_difference(llama: LocalModel) -> None:
+    """Many samples come near the target here minus its mean over prompts of random tokens."""
+    problem = problem_on(llama, output=" The")
+    scores = attribute(ExpectedGradients(samples=400), problem).sum(1)
+    baselines = [problem.baseline("random", seed=seed) for seed in range(200)]
+    places = [here, *(lambda e, b=b: (b, e.new_ones(())) for b in baselines)]
+    values = problem.value_at(places)
+    expected = values[0] - values[1:].mean(0)
+    assert torch.allclose(scores, expected, atol=0.25 * float(expected.abs().max()))
+    few = attribute(ExpectedGradients(samples=2), problem_on(llama, output=" The"), seed=1).sum(1)
+    assert not torch.allclose(few, scores, rtol=1e-3)  # it is a sample
+
+
+def test_relevance_adds_up_to_the_logit(llama: LocalModel) -> None:
+    """Conservation, through the public door; special tokens and earlier output tokens take their part."""
+    result = explain(llama, PROMPT, output=" The answer", method="cp_lrp", target="logit", units="token")
+    assert result.output_scores is not None
+    ids = torch.tensor([[*llama.encode(PROMPT).ids, *(token.id for token in result.outputs)]])
+    with torch.no_grad():
+        logits = llama.model(ids).logits[0]
+    for t, token in enumerate(result.outputs):
+        logit = float(logits[ids.shape[1] - len(result.outputs) + t - 1, token.id])
+        assert result.scores[t].sum() + result.output_scores[t].sum() == pytest.approx(logit, rel=1e-4)
+
+
+def test_rollout_shares_out_one(llama: LocalModel) -> None:
+    result = explain(llama, PROMPT, output=" The answer", method="attention_rollout", units="token")
+    assert result.output_scores is not None
+    assert result.scores.sum(1) + result.output_scores.sum(1) == pytest.approx(1, abs=1e-5)
+    assert not result.method["signed"]
+    assert result.method["unit"] == "share of attention"
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: IntegratedGradients(baseline="zeros"), "zero, padding, mean, text, got 'zeros'"),
+        (lambda: IntegratedGradients(baseline="text"), "goes with"),
+        (lambda: IntegratedGradients(text="."), "goes with"),
+        (lambda: IntegratedGradients(steps=0), "steps=0"),
+        (lambda: IntegratedGradients(steps=512), "max_steps=256"),
+        (lambda: IntegratedGradients(tolerance=0), "tolerance above 0"),
+        (lambda: SmoothGrad(samples=0), "samples from 1 on"),
+        (lambda: SmoothGrad(noise=0), "noise above 0"),
+        (lambda: SmoothGrad(norm="l3"), "got 'l3'"),
+        (lambda: ExpectedGradients(samples=1.5), "got 1.5"),
+        (lambda: GIM(temperature=0.5), "got 0.5"),
+    ],
+)
+def test_bad_options(make, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_baselines_that_do_not_fit(llama: LocalModel) -> None:
+    two = IntegratedGradients(baseline="text", text="Sam has")
+    with pytest.raises(InputError, match=r"1 token or of \d+, as many as the prompt has, got \d+ in 'Sam has'"):
+        explain(llama, PROMPT, output=" The", method=two)
+    tokenizer = type(tiny_tokenizer())(tokenizer_object=tiny_tokenizer().backend_tokenizer)
+    with pytest.raises(InputError, match="no padding token"):
+        explain((llama.model, tokenizer), PROMPT, output=" The", method=IntegratedGradients(baseline="padding"))
 
 
 # Finding methods

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import replace
 
 import pytest
 import torch
@@ -132,21 +131,6 @@ def test_weights_that_are_missing(folder, tmp_path) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
     with pytest.raises(ModelLoadError, match="No model could be loaded"):
         attribution.load(tmp_path)
-
-
-def test_an_offloaded_model() -> None:
-    """Accelerate keeps the weights elsewhere and brings each layer's for its turn only."""
-    from accelerate import cpu_offload
-
-    model = cpu_offload(copy.deepcopy(tiny_model("llama")), torch.device("cpu"))
-    assert model.get_input_embeddings().weight.is_meta
-    for method in list_methods():
-        found = explain((model, tiny_tokenizer()), PROMPT, max_new_tokens=3, method=method)
-        assert found == replace(
-            explain((tiny_model("llama"), tiny_tokenizer()), PROMPT, max_new_tokens=3, method=method), model=found.model
-        )
-    door = LocalLLMAttributor(model, tiny_tokenizer(), model.get_input_embeddings().weight)
-    assert door.compute_attributions(PROMPT, 2)[0].any()
 
 
 def test_a_config_that_wants_tuples() -> None:

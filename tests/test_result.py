@@ -87,6 +87,30 @@ def test_scores_must_be_finite_and_are_copied() -> None:
         result(scores=np.full((3, 4), np.nan, np.float32))
 
 
+def whole() -> Attribution:
+    """The same, with one row of scores for the output as a whole."""
+    scores, output_scores = np.array([[0, 4, -2, 1]], np.float32), np.array([[3, -1, 0]], np.float32)
+    return result(scores=scores, output_scores=output_scores, per_output=False, notes={"completeness_error": [0.5]})
+
+
+def test_one_row_for_the_output_as_a_whole(tmp_path) -> None:
+    assert whole().total().tolist() == [0, 4, -2, 1]
+    assert whole().total("Yo!\n").tolist() == whole().total([2, 1, 0]).tolist() == whole().total().tolist()
+    for part in (1, "Yo", [0, 1]):
+        with pytest.raises(InputError, match=r"computed together \(per_output=False\).*per_output=True"):
+            whole().total(part)
+    frame = whole().to_frame()
+    assert frame["output_text"].unique().tolist() == ["Yo!\n"]
+    assert frame["score"].tolist() == [0, 4, -2, 1]
+    whole().save(tmp_path / "r.safetensors")
+    again = Attribution.load(tmp_path / "r.safetensors")
+    assert again == whole()
+    assert again.notes == {"completeness_error": [0.5]}
+    assert not again.per_output
+    with pytest.raises(InputError, match=r"Expected scores of shape \(1, 4\), got \(3, 4\)"):
+        result(per_output=False)
+
+
 def test_it_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         result().seed = 1
@@ -211,6 +235,8 @@ def test_damaged_files(tmp_path) -> None:
         lambda about: about.update(schema=True),
         lambda about: about.update(schema=0),
         lambda about: about.update(seed=None),
+        lambda about: about.update(per_output=0),
+        lambda about: about.update(notes=[]),
         lambda about: about["units"][1].update(text=7),
         lambda about: about["units"][1].update(start=50, end=-3),
         lambda about: about["outputs"][0].update(logprob=float("nan")),

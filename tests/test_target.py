@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from attribution.errors import InputError
-from attribution.target import TARGETS, named_target
+from attribution.explainer import explain
+from attribution.models.local import LocalModel
+from attribution.target import TARGETS, Contrast, named_target, read_contrast
+from tests.reference import logprobs
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0]]).log()  # probabilities (1, 0, 0) and (0, 1/4, 3/4)
 IDS = torch.tensor([0, 1])
@@ -41,3 +44,125 @@ def test_entropy_has_a_finite_gradient_where_a_token_is_impossible() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(InputError, match="'logprob', 'prob', 'logit', 'entropy', got 'odds'"):
         named_target("odds")
+
+
+# Contrasts: the answer is written out first, with a forward pass for every token
+
+PROMPT = "Sam has 3 apples."
+
+
+def scored(model: LocalModel, output: list[int]) -> float:
+    return sum(logprobs(model.model, list(model.encode(PROMPT).ids), output))
+
+
+def without_a_word(model: LocalModel, word: str, output: list[int]) -> float:
+    """The output's log-probability where the word's ids are gone."""
+    result = explain(model, PROMPT, output=output)
+    unit = next(unit for unit in result.units if unit.text == word)
+    ids = list(model.encode(PROMPT).ids)
+    return sum(logprobs(model.model, ids[: unit.first_token] + ids[unit.last_token :], output))
+
+
+def ids_of(model: LocalModel, output: str) -> list[int]:
+    return [token.id for token in explain(model, PROMPT, output=output).outputs]
+
+
+@pytest.mark.parametrize(
+    ("contrast", "others"),
+    [
+        (Contrast(" The oranges are"), [" The oranges are"]),
+        (Contrast(" The"), [" The"]),
+        (Contrast(" The answer is 3 apples.", "5"), [" The answer is 3 apples.", "5"]),
+        (Contrast("oranges", instead_of="answer"), [" The oranges is"]),
+    ],
+)
+def test_a_contrast_explains_a_difference_of_log_probabilities(
+    contrast: Contrast, others: list[str], llama: LocalModel
+) -> None:
+    output = " The answer is"
+    result = explain(llama, PROMPT, output=output, target=contrast)
+    word = next(index for index, unit in enumerate(result.units) if unit.text == "apples")
+    part = ids_of(llama, output)
+    if contrast.instead_of:  # what follows the part is not asked
+        part = part[: len(part) - len(ids_of(llama, " is"))]
+        others = [" The oranges"]
+
+    def difference(score) -> float:
+        rest = [score(ids_of(llama, other)) for other in others]
+        return score(part) - sum(rest) / len(rest)
+
+    gone = difference(lambda ids: without_a_word(llama, "apples", ids))
+    assert result.total()[word] == pytest.approx(difference(lambda ids: scored(llama, ids)) - gone, abs=1e-4)
+    assert result.target == str(contrast)
+    assert result.method["unit"] == "nats"
+
+
+def test_tokens_that_both_texts_begin_with_get_nothing(llama: LocalModel) -> None:
+    shared = len(ids_of(llama, " The"))
+    for method in ("leave_one_out", "saliency", "integrated_gradients", "attn_lrp"):
+        result = explain(llama, PROMPT, output=" The answer is", target=Contrast(" The oranges"), method=method)
+        assert not result.scores[:shared].any()
+        assert result.scores[shared:].any(1).all()
+
+
+def test_the_runner_up(llama: LocalModel) -> None:
+    """Every output token against the likeliest other one, after the same text."""
+    result = explain(llama, PROMPT, output=" The answer", target=Contrast(), method="leave_one_out")
+    ids, output = list(llama.encode(PROMPT).ids), [token.id for token in result.outputs]
+
+    def differences(prompt: list[int], others: list[int]) -> list[float]:
+        own = logprobs(llama.model, prompt, output)
+        return [own[t] - logprobs(llama.model, [*prompt, *output[:t]], [other])[0] for t, other in enumerate(others)]
+
+    with torch.no_grad():
+        logits = llama.model(torch.tensor([[*ids, *output]])).logits[0, len(ids) - 1 : -1]
+    logits[range(len(output)), output] = -torch.inf
+    others = logits.argmax(-1).tolist()
+    unit = next(unit for unit in result.units if unit.text == "3")
+    gone = ids[: unit.first_token] + ids[unit.last_token :]
+    expected = torch.tensor(differences(ids, others)) - torch.tensor(differences(gone, others))
+    assert result.scores[:, result.units.index(unit)] == pytest.approx(expected.numpy(), abs=1e-4)
+    assert result.target == "logprob - runner-up"
+    assert str(Contrast("5", "7", instead_of="3")) == "logprob - '5' or '7' instead of '3'"
+
+
+def test_an_output_that_ends_is_compared_with_texts_that_end(demo: LocalModel) -> None:
+    question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
+    result = explain(demo, question, target=Contrast("\n\nThe answer is 5."), method="input_x_gradient")
+    asked = result.outputs[-1]
+    assert asked.text == "<eos>"
+    # The last token counts only for what the other text's end is less likely than its own.
+    by_part = explain(demo, question, target=Contrast("5", instead_of="3"), method="input_x_gradient")
+    place = result.output_indices("3")
+    assert by_part.scores[place] == pytest.approx(result.scores[place], abs=1e-5)
+    others = [row for row in range(len(result.outputs)) if row not in place]
+    assert not by_part.scores[others].any()
+
+
+def test_readings_share_what_texts_begin_with() -> None:
+    """Alternatives that differ in their last token only are read off the output's own forward pass."""
+    reading = read_contrast((7, 8, 9), [(7, 8, 5), (7, 6)], 0, 3)
+    assert reading.texts == ((7, 8, 9),)
+    assert read_contrast((7, 8, 9), [(7, 6, 5)], 0, 3).texts == ((7, 8, 9), (7, 6, 5))
+    assert torch.equal(reading.weights.sum(1), torch.tensor([0.0, 0.0, 0.5]))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Contrast(""), "texts"),
+        (lambda: Contrast(5), "texts, got \\(5,\\)"),
+        (lambda: Contrast(instead_of="3"), "none"),
+    ],
+)
+def test_wrong_contrasts(make, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_contrasts_that_do_not_fit(llama: LocalModel) -> None:
+    with pytest.raises(InputError, match="than the output itself"):
+        explain(llama, PROMPT, output=" The", target=Contrast(" The"))
+    with pytest.raises(InputError, match=r"part of the output ' The', got 'apples'"):
+        explain(llama, PROMPT, output=" The", target=Contrast("5", instead_of="apples"))

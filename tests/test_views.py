@@ -10,10 +10,11 @@ from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
 
+from attribution.errors import InputError
 from attribution.result import Attribution, Output
 from attribution.views.table import TableView
 from attribution.views.text import plain, shade, visible
-from tests.test_result import result
+from tests.test_result import result, whole
 
 
 def coloured(renderable, width: int = 80, **options) -> str:
@@ -67,6 +68,15 @@ def test_long_rankings_are_cut_and_counted() -> None:
     scores = result().scores.copy()
     scores[:, 3] = 0.001
     assert "and 1 weaker" in str(result(scores=scores))
+
+
+def test_the_output_as_a_whole() -> None:
+    shown = str(whole())
+    assert "for the output, in nats" in shown
+    assert shown.index("+4.000") < shown.index("-2.000") < shown.index("+1.000")
+    assert "scores add up to within 0.5 nats for each target" in shown
+    with pytest.raises(InputError, match="computed together"):
+        whole().text_view("Yo")
 
 
 def test_nothing_matters() -> None:

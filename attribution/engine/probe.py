@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,17 +22,19 @@ STEPS = (1e-4, 1e-3, 1e-2, 1e-1)
 class Probe:
     """What short texts have shown of a model.
 
-    `fault` says what is wrong with its gradients, to follow "gradients, which"; empty where they are true. `linear`
-    and `quadratic` are the bytes that a forward keeps for the backward pass, per token and per pair of tokens.
+    `fault` says what is wrong with its gradients, to follow "gradients, which"; empty where they are true. `constant`,
+    `linear` and `quadratic` are the bytes that a forward keeps for the backward pass, at all, per token, and per pair
+    of tokens of a text.
     """
 
     fault: str
+    constant: float
     linear: float
     quadratic: float
 
     def bytes_kept(self, texts: int, tokens: int) -> float:
         """About how much a forward over texts of this length keeps for the backward pass."""
-        return texts * tokens * (self.linear + self.quadratic * tokens)
+        return self.constant + texts * tokens * (self.linear + self.quadratic * tokens)
 
 
 _known: WeakKeyDictionary[nn.Module, tuple[Hashable, Probe]] = WeakKeyDictionary()
@@ -51,13 +54,14 @@ def probe(model: LocalModel) -> Probe:
 
 def _probe(model: LocalModel) -> Probe:
     longest = min(model.context_window or 32, 32)
-    short = max(1, longest // 4)
+    lengths = (longest // 4, longest // 2, longest) if longest >= 4 else (longest,)
     ids = _ordinary_ids(model, longest)[None]
     with torch.inference_mode(False), torch.enable_grad(), model.borrowed():
-        kept = [_kept(model, ids[:, :length]) / length for length in (short, longest)]
-        fault = _fault(model, ids[:, :short])
-    quadratic = max(0.0, (kept[1] - kept[0]) / (longest - short)) if longest > short else 0.0
-    return Probe(fault, max(0.0, kept[1] - quadratic * longest), quadratic)
+        kept = [_kept(model, ids[:, :length]) for length in lengths]
+        fault = _fault(model, ids[:, : lengths[0]])
+    terms = np.polynomial.polynomial.polyfit(lengths, kept, len(lengths) - 1)
+    constant, linear, quadratic = np.resize(np.append(np.maximum(terms, 0), [0, 0]), 3).tolist()
+    return Probe(fault, constant, linear, quadratic)
 
 
 def _fault(model: LocalModel, ids: Tensor) -> str:
@@ -83,20 +87,24 @@ def _ordinary_ids(model: LocalModel, count: int) -> Tensor:
 
 def _kept(model: LocalModel, ids: Tensor) -> int:
     """How many bytes the blocks' forward over the text keeps, the parameters not counted."""
-    counted = {p.untyped_storage().data_ptr() for p in model.model.parameters() if not p.is_meta}
+    counted = {p.untyped_storage().data_ptr() for p in model.model.parameters() if _is_plain(p)}
     total = 0
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal total
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in counted:
-            counted.add(storage.data_ptr())
-            total += storage.nbytes()
+        if _is_plain(tensor) and tensor.untyped_storage().data_ptr() not in counted:
+            counted.add(tensor.untyped_storage().data_ptr())
+            total += tensor.untyped_storage().nbytes()
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         _read(model, ids)
     return total
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has its numbers here: neither offloaded nor a quantised weight, which holds other tensors."""
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta
 
 
 def _slope_ratio(model: LocalModel, ids: Tensor) -> float:

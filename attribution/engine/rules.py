@@ -340,9 +340,7 @@ def _power(mode: RulesMode, func: Any, base: Any, exponent: Any, **named: Any) -
 
 def _tanh(mode: RulesMode, func: Any, tensor: Tensor, **named: Any) -> Tensor:
     found = func(tensor, **named)
-    starts, _ = _history(tensor)
-    # Of a polynomial in x it is part of a gelu, which the product with x makes.
-    if mode.rules.activation == "plain" or len(starts) > len(set(starts)):
+    if mode.rules.activation == "plain":
         return found
     value, still = found.detach(), tensor.detach()
     return _graft(value, tensor, torch.where(still == 0, 1, value / still))
@@ -352,23 +350,20 @@ _ARITHMETIC = frozenset(f"{name}Backward0" for name in ("Add", "Sub", "Mul", "Di
 _SQUASHING = frozenset(f"{name}Backward0" for name in ("Tanh", "Erf", "Sigmoid")) | {"_GraftBackward"}
 
 
-def _history(tensor: Tensor) -> tuple[list[tuple[Any, int]], bool]:
-    """From which results (as autograd knows them) a tensor was computed elementwise, and whether something squashed it.
-
-    A result that was used twice is there twice.
-    """
-    starts: list[tuple[Any, int]] = []
+def _history(tensor: Tensor) -> tuple[set[tuple[Any, int]], bool]:
+    """From which results, as autograd knows them, a tensor was computed elementwise, and whether that squashed them."""
+    starts: set[tuple[Any, int]] = set()
     squashed = False
-    edge: Any = get_gradient_edge(tensor) if tensor.requires_grad else None
-    open_ends: list[tuple[Any, int]] = [(edge.node, edge.output_nr)] if edge else []
-    while open_ends and len(starts) < 8:  # an activation has few, a sum over many layers has many
+    edge: Any = get_gradient_edge(tensor)
+    open_ends: list[tuple[Any, int]] = [(edge.node, edge.output_nr)]
+    while open_ends and len(starts) < 4:  # an activation has one, a sum over many layers has many
         node, index = open_ends.pop()
         name = node.name()
         if name in _ARITHMETIC or name in _SQUASHING:
             squashed = squashed or name in _SQUASHING
             open_ends += [end for end in node.next_functions if end[0] is not None]
         else:
-            starts.append((node, index))
+            starts.add((node, index))
     return starts, squashed
 
 
@@ -391,7 +386,7 @@ def _multiply(mode: RulesMode, func: Any, left: Any, right: Any, **named: Any) -
         if mark in ("activated", "relu"):
             return _product(mode, "gate", func, gate, other, **named)
     histories = [_history(factor) for factor in (left, right)]
-    if set(histories[0][0]) == set(histories[1][0]):  # both are functions of one x
+    if histories[0][0] == histories[1][0]:  # both are functions of one x
         squashed = [of for (_, is_squashed), of in zip(histories, orders, strict=True) if is_squashed]
         if not squashed:  # a polynomial in x
             return func(left, right, **named)

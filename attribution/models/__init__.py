@@ -19,6 +19,7 @@ def load(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     use_safetensors: bool = True,
+    memory_budget: int | None = None,
 ) -> LocalModel:
     """A causal language model that can be explained.
 
@@ -26,6 +27,7 @@ def load(
     already hold; a model that this function gave is given back. `dtype`, `device_map`, `revision` and
     `attn_implementation` reach `from_pretrained` as they are. Code from the repository runs only with
     `trust_remote_code=True`, and weights that are not safetensors are read only with `use_safetensors=False`.
+    `memory_budget` is how many bytes of its device's memory may be filled at once, by default half of what is free.
 
     Raises `InputError` for a source of another kind or options that a held model can no longer take, and
     `ModelLoadError` where nothing can be loaded.
@@ -44,4 +46,5 @@ def load(
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
         use_safetensors=use_safetensors,
+        memory_budget=memory_budget,
     )

@@ -353,7 +353,9 @@ class LocalModel:
         own = [vars(block).get("forward") for block in blocks]
         try:
             for block in blocks:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+                # To its end each time, so that an offloaded block gives its weights back.
+                again = partial(checkpoint, use_reentrant=False, early_stop=False, context_fn=contexts)
+                block.forward = partial(again, block.forward)
             yield
         finally:
             for block, forward in zip(blocks, own, strict=True):
@@ -420,17 +422,17 @@ def _checked(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def load(source: object, **options: Any) -> LocalModel:
+def load(source: object, *, memory_budget: int | None = None, **options: Any) -> LocalModel:
     """See `attribution.load`."""
     if isinstance(source, LocalModel):
-        _refuse_options(options)
+        _refuse_options(options | {"memory_budget": memory_budget})
         return source
     if isinstance(source, tuple):
         pair = cast("tuple[Any, ...]", source)
         if len(pair) != 2:
             raise InputError(f"Expected a pair (model, tokenizer), got a tuple of {len(pair)}.")
         _refuse_options(options)
-        return LocalModel(*pair)
+        return LocalModel(*pair, memory_budget=memory_budget)
     if not isinstance(source, (str, Path)):
         raise InputError(
             'Expected "demo", a Hugging Face id, a folder or a pair (model, tokenizer), got '
@@ -439,11 +441,11 @@ def load(source: object, **options: Any) -> LocalModel:
     if source == "demo":
         options["dtype"] = options["dtype"] or torch.float32
         with _quiet():
-            return _from_pretrained(DEMO_FOLDER, "demo", options | {"revision": None})
-    return _from_pretrained(source, str(source), options)
+            return _from_pretrained(DEMO_FOLDER, "demo", memory_budget, options | {"revision": None})
+    return _from_pretrained(source, str(source), memory_budget, options)
 
 
-def _from_pretrained(folder: str | Path, name: str, options: dict[str, Any]) -> LocalModel:
+def _from_pretrained(folder: str | Path, name: str, memory_budget: int | None, options: dict[str, Any]) -> LocalModel:
     given = {key: value for key, value in options.items() if value is not None}
     shared = {key: given[key] for key in ("revision", "trust_remote_code") if key in given}
     try:
@@ -458,7 +460,7 @@ def _from_pretrained(folder: str | Path, name: str, options: dict[str, Any]) -> 
             f"The weights in {name!r} are incomplete, and would be random: {', '.join(missing[:3])}"
             f"{' and more' * (len(missing) > 3)}. Check that it is a causal language model and was saved whole."
         )
-    return LocalModel(model.eval(), tokenizer, name=name)
+    return LocalModel(model.eval(), tokenizer, name=name, memory_budget=memory_budget)
 
 
 def _refuse_options(options: dict[str, Any]) -> None:
@@ -467,7 +469,7 @@ def _refuse_options(options: dict[str, Any]) -> None:
     if changed:
         raise InputError(
             f"Expected no loading options with a model that is already loaded, got {', '.join(changed)}. "
-            "Pass them to from_pretrained."
+            "Pass them where it is loaded."
         )
 
 
