@@ -130,16 +130,13 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class InFloat64(TorchFunctionMode):
-    """Models of float64 stay in float64 everywhere: transformers computes norms and some softmaxes in float32."""
+    """Models of float64 stay in it: transformers computes norms, rotations and some softmaxes in float32."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64:
-            if func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args):
-                return args[0]
-            if kwargs.get("dtype") == torch.float32:
-                kwargs["dtype"] = torch.float64
-        return func(*args, **kwargs)
+        wide = {torch.float32: torch.float64}
+        args = tuple(wide.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
+        kwargs = {k: wide.get(a, a) if isinstance(a, torch.dtype) else a for k, a in (kwargs or {}).items()}
+        return (torch.Tensor.double if func is torch.Tensor.float else func)(*args, **kwargs)
 
 
 def local(family: str, dtype: torch.dtype = torch.float32) -> LocalModel:

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,6 +31,7 @@ from attribution.engine.forward import (
 )
 from attribution.engine.probe import probe
 from attribution.engine.rules import PLAIN, Rules
+from attribution.engine.rules_mode import RulesMode
 from attribution.errors import ModelError, NonFiniteError
 from attribution.models.local import LocalModel
 from attribution.target import Reading
@@ -167,11 +169,11 @@ class _Sweep:
         return torch.cat(found)
 
     def _forward(self, places: Sequence[Place]) -> Forward:
-        mode = None if self._rules.changes_nothing else self._rules.mode()
+        mode = None if self._rules.changes_nothing else RulesMode(self._rules)
         cut = not self._reading.target.reads_all_positions
         with ExitStack() as around:
             if self._checkpointed:
-                again = nullcontext if mode is None else self._rules.mode
+                again = nullcontext if mode is None else partial(RulesMode, self._rules)
                 around.enter_context(self._model.checkpointed(lambda: (nullcontext(), again())))
             forward = read(self._model, self._layout, self._reading, places, self._vary, cut=cut, around=mode)
         if mode is not None:

@@ -20,10 +20,10 @@ class GIM(Method):
     """Embedding times a gradient modified where parts stand in for one another, in the target's unit.
 
     In the backward pass attention's softmax has a higher `temperature`, so that a position which shares its weight with
-    another is not taken for unimportant; the scales of norms are constants; and a gate shares with what it gates. Edin,
-    Csordás, Broscheit, Wu and Maaløe, "GIM: Improved Interpretability for Large Language Models" (2025). One forward
-    and one product per target; attention is computed twice. Raises `CapabilityError` where a part of the model is not
-    recognised.
+    another is not taken for unimportant; the scales of norms are constants; and products share their gradient among
+    their factors, as in the authors' code. Edin, Csordás, Ruotsalo, Wu, Maistro, Huang and Maaløe, "GIM: Improved
+    Interpretability for Large Language Models" (2025). One forward and one product per target; attention is computed
+    twice. Raises `CapabilityError` where a part of the model is not recognised.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
