@@ -1,1 +1,1 @@
-"""Measurements against other libraries, in one process and one run each. See README.md."""
+"""Measurements against other libraries, each of them in a process of its own, all taking turns. See README.md."""

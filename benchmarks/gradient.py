@@ -1,110 +1,165 @@
-"""The gradient matrix of a given output, against Captum and Inseq: `python -m benchmarks.gradient`.
+"""Gradient attribution against Captum and Inseq: `python -m benchmarks.gradient`. See README.md.
 
-A random model of GPT-2's shape (12 layers, 768 wide, 124M parameters, float32) reads N random tokens and then T more;
-asked is a number for each of the T outputs and each token before it. The libraries take turns, and what is compared are
-medians over the rounds, since single times on a shared machine say little. F is the median of one plain forward pass
-over prompt and output with one row of logits, measured in the same rounds.
+Every library runs in a process of its own, on a random model of which each has the same copy, and all take turns.
+What is compared are medians over the rounds. F is the median of one plain forward pass over prompt and output with one
+row of logits, in our process and in the same rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import statistics
-import time
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+from benchmarks.questions import Question
+from benchmarks.rows import OURS, Peer, Row, measure
+from benchmarks.table import HEADER, failures, table_lines
+from benchmarks.workers import Worker, WorkerError
 
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
+GPT2_ROWS = (
+    Row(
+        "matrix-17",
+        Question("gpt2", 17, 7),
+        "matrix",
+        (Peer("Captum", "matrix", times=3), Peer("Inseq", "matrix", times=3)),
+        at_most=5.5,
+    ),
+    Row(
+        "matrix-187",
+        Question("gpt2", 187, 16),
+        "matrix",
+        (Peer("Captum", "matrix", times=2), Peer("Inseq", "matrix", times=2)),
+    ),
+    Row("span-16", Question("gpt2", 187, 16), "span", (Peer("Captum", "span", times=12),), at_most=3.5),
+    Row("span-64", Question("gpt2", 187, 64), "span", (Peer("Captum", "span", times=40),), at_most=3.5),
+    Row(
+        "ig",
+        Question("gpt2", 187, 16),
+        "integrated gradients",
+        (Peer("Captum", "integrated gradients", times=2, cosine=0.99),),
+    ),
+    Row(
+        "ig-memory",
+        Question("gpt2", 187, 16),
+        "integrated gradients",
+        (Peer("Captum", "integrated gradients", times=3, cosine=0.99),),
+        measure="memory",
+    ),
+    Row("attnlrp", Question("llama", 187, 16), "AttnLRP", (Peer(OURS, "span", times=1 / 1.3, cosine=None),)),
+    Row(
+        "matrix-1000-memory",
+        Question("gpt2", 1000, 16),
+        "matrix",
+        (Peer("Captum", "matrix", times=2),),
+        measure="memory",
+    ),
+)
 
-from attribution.explainer import explain
-from attribution.models.local import LocalModel
+GEMMA_ROWS = (
+    # In bfloat16 two ways to the same gradient differ by percents.
+    Row(
+        "gemma-matrix-30",
+        Question("gemma-2b", 30, 7),
+        "matrix",
+        (Peer("Captum", "matrix", times=None, cosine=0.9), Peer("Inseq", "matrix", times=None, cosine=0.9)),
+    ),
+    Row(
+        "gemma-span-4096-16",
+        Question("gemma-2b", 4096, 16),
+        "span",
+        (Peer("Captum", "span", times=None, cosine=0.9),),
+    ),
+    Row(
+        "gemma-span-4096-64",
+        Question("gemma-2b", 4096, 64),
+        "span",
+        (Peer("Captum", "span", times=None, cosine=0.9),),
+    ),
+)
 
-SIZES = ((17, 7), (187, 16))
+ROWS = {"cpu": GPT2_ROWS, "cuda": (*GPT2_ROWS, *GEMMA_ROWS)}
+"""What is measured on which device."""
 
 
-def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer in which token i is the word "wi", so that every library reads the same ids."""
-    words = {f"w{i}": i for i in range(size)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="w0", pad_token="w1", eos_token="w2", bos_token="w3"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, row by row; the exit status is 1 where something could not be measured."""
+    options = _parser().parse_args(arguments)
+    rows = {row.name: row for row in ROWS[options.device]}
+    if options.list:
+        print("\n".join(rows))
+        return 0
+    unknown = sorted(set(options.only) - set(rows))
+    if unknown:
+        print(f"Expected rows out of {', '.join(rows)}, got {', '.join(unknown)}.", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are ended too
+    start = partial(_start, device=options.device, threads=options.threads)
+    failed = False
+    with ExitStack() as stack:
+        running: dict[str, Worker] = {}
+
+        def workers(library: str) -> Worker:
+            if library not in running or not running[library].alive:
+                running[library] = stack.enter_context(start(library))
+            return running[library]
+
+        try:
+            workers(OURS)
+        except WorkerError as error:
+            print(f"Nothing can be measured with --device {options.device}: {error}.", file=sys.stderr)
+            return 1
+        print(_circumstances(options.device, options.threads), *HEADER, sep="\n", flush=True)
+        for name in options.only or rows:
+            measurement = measure(rows[name], workers, start, options.rounds)
+            print(*table_lines(measurement), sep="\n", flush=True)
+            print(*failures(measurement), sep="\n", end="\n" * bool(failures(measurement)), file=sys.stderr)
+            failed |= bool(failures(measurement))
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gradient", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=_from_one, default=5, help="counted rounds at most; long rows have fewer")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
+    parser.add_argument("--device", choices=sorted(ROWS), default="cpu", help="cuda has rows of Gemma-2B's shape too")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="measure these rows alone")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows and measure nothing")
+    return parser
+
+
+def _from_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _start(library: str, *, device: str, threads: int) -> Worker:
+    return Worker("benchmarks.libraries:open_desk", library, device, threads)
+
+
+def _circumstances(device: str, threads: int) -> str:
+    """Where and with what a table was measured, in one line above it."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "captum", "inseq"))
+    cores = f"{os.cpu_count()} cores" + (f", {threads} threads" if threads else "")
+    load = os.getloadavg()[0]
+    return (
+        f"On {device} ({platform.machine()}, {cores}, load average {load:.1f} at the start), "
+        f"Python {platform.python_version()}, {versions}.\n"
     )
 
 
-def contestants(
-    model: GPT2LMHeadModel, tokenizer: Any, prompt: Sequence[int], output: Sequence[int]
-) -> dict[str, Callable[[], object]]:
-    """The same question to each library, as its own documentation asks it; and one plain forward pass."""
-    import inseq  # pyright: ignore[reportMissingImports] - of the bench group
-    from captum.attr import LayerGradientXActivation, LLMGradientAttribution, TextTokenInput  # pyright: ignore[reportMissingImports]
-
-    prompt_text = " ".join(f"w{i}" for i in prompt)
-    output_text = " ".join(f"w{i}" for i in output)
-    ours = LocalModel(model, tokenizer, name="GPT-2 shape")
-    captum: Any = LLMGradientAttribution(LayerGradientXActivation(model, model.transformer.wte), tokenizer)
-    captum_input = TextTokenInput(prompt_text, tokenizer)
-    theirs: Any = inseq.load_model(model, "saliency", tokenizer=tokenizer)
-    whole = torch.tensor([[*prompt, *output]])
-
-    def forward() -> object:
-        with torch.no_grad():
-            return model(input_ids=whole, use_cache=False, logits_to_keep=1)
-
-    return {
-        "forward": forward,
-        "attribution": lambda: explain(ours, prompt_text, output=output, method="saliency", units="token"),
-        "Captum": lambda: captum.attribute(captum_input, target=output_text),
-        "Inseq": lambda: theirs.attribute(
-            prompt_text, f"{prompt_text} {output_text}", show_progress=False, pretty_progress=False
-        ),
-    }
-
-
-def measure(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, all of them taking turns; the first turn of each warms up and does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(rounds + 1):
-        for name, call in work.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
-def main() -> None:
-    """Prints one row per size: medians in F, and the ratio to each other library."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=0, help="0: as torch chooses")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config()).eval()
-    tokenizer = word_tokenizer(model.config.vocab_size)
-    print(f"{'N':>4} {'T':>3} {'F (ms)':>7} {'attribution':>12} {'Captum':>9} {'Inseq':>9}   times as fast as")
-    for n, t in SIZES:
-        ids = torch.randint(4, model.config.vocab_size, (n + t,)).tolist()
-        found = measure(contestants(model, tokenizer, ids[:n], ids[n:]), arguments.rounds)
-        unit, ours = found["forward"], found["attribution"]
-        passes = [f"{found[name] / unit:.1f} F" for name in ("attribution", "Captum", "Inseq")]
-        ratios = [f"{name} {found[name] / ours:.1f}" for name in ("Captum", "Inseq")]
-        print(f"{n:4d} {t:3d} {unit * 1000:7.1f} {passes[0]:>12} {passes[1]:>9} {passes[2]:>9}   {', '.join(ratios)}")
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
