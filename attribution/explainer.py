@@ -78,6 +78,9 @@ def explain(
     ids = _output_ids(local, divided, output, tokens_allowed)
     reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) else read_output(ids, wanted)
     problem = LocalProblem(local, divided, reading, output_units=units == "token", per_output=per_output)
+    if isinstance(wanted, Contrast) and not wanted.alternatives:  # the model was asked for its runners-up
+        problem.cost.forwards += 1
+        problem.cost.tokens += len(divided.encoding.ids) + len(ids) - 1
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     logprobs = problem.logprobs().tolist()

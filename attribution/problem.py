@@ -98,7 +98,7 @@ class Problem(ABC):
 
     @abstractmethod
     def baseline(self, kind: Baseline, *, text: str = "", seed: int = 0) -> Float[Tensor, "token embed"]:
-        """The embeddings of a prompt that says nothing: one for all tokens, or one for each (see `Baseline`).
+        """The embeddings of a text that says nothing (see `Baseline`); what never moves is as it is.
 
         A `text` of one token stands for every unit; a longer one must have as many tokens as the prompt has, special
         ones not counted, and leaves output tokens as they are. Raises `InputError` for any other.
@@ -148,7 +148,9 @@ class LocalProblem(Problem):
         self._model = model
         self._prompt = prompt
         self._reading = reading
-        self._rows = torch.eye(n_output) if per_output else torch.ones(1, n_output)
+        self._rows = (
+            torch.eye(n_output, dtype=torch.float32) if per_output else torch.ones(1, n_output, dtype=torch.float32)
+        )
         """What each target is of the output tokens' numbers."""
         self._tokens_at_once = tokens_at_once
         self._logprobs: Tensor | None = None
@@ -183,9 +185,7 @@ class LocalProblem(Problem):
         ids, reading = self._reading.texts[text], self._reading
         n_prompt = len(self._prompt.encoding.ids)
         keep = torch.ones(len(masks), n_prompt + len(ids), dtype=torch.bool)
-        agreed = 0
-        while agreed < min(len(ids), len(reading.output)) and ids[agreed] == reading.output[agreed]:
-            agreed += 1
+        agreed = reading.shared[text]
         keep[:, : n_prompt + agreed] = masks[:, : n_prompt + agreed]
         items = self._items(text)
         found, spent = ablation.ablated_scores(
@@ -252,21 +252,25 @@ class LocalProblem(Problem):
 
     def _by_unit(self, table: Float[Tensor, "target token"]) -> Float[Tensor, "target unit"]:
         owned = self._owners >= 0
-        return torch.zeros(len(table), self.n_units).index_add_(1, self._owners[owned], table[:, owned].float())
+        sums = torch.zeros(len(table), self.n_units, dtype=torch.float32)
+        return sums.index_add_(1, self._owners[owned], table[:, owned].float())
 
     def baseline(self, kind: Baseline, *, text: str = "", seed: int = 0) -> Float[Tensor, "token embed"]:
         model, n_read = self._model, len(self._owners) - 1
+        own = model.embed([*self._prompt.encoding.ids, *self._reading.output][:-1])
         if kind == "mean":
-            return model.mean_embedding()
-        if kind == "padding":
-            return model.embed([model.padding_id])
-        if kind == "random":
+            found = model.mean_embedding()
+        elif kind == "padding":
+            found = model.embed([model.padding_id])
+        elif kind == "random":
             drawn = torch.randint(model.vocabulary_size, (n_read,), generator=torch.Generator().manual_seed(seed))
-            return model.embed(drawn.tolist())
-        if kind == "text":
-            return model.embed(self._stand_ins(text)[:n_read])
+            found = model.embed(drawn.tolist())
+        elif kind == "text":
+            found = model.embed(self._stand_ins(text)[:n_read])
+        else:
+            found = own.new_zeros(())
         with torch.inference_mode(False):
-            return torch.zeros_like(model.embed(self._prompt.encoding.ids[:1]))
+            return torch.where(self._always[:n_read, None].to(own.device), own, found)
 
     def _stand_ins(self, text: str) -> list[int]:
         """The ids that a text puts in the place of prompt and output."""
@@ -287,7 +291,7 @@ class LocalProblem(Problem):
     def attention(self, step: Step) -> Float[Tensor, "target unit"]:
         ids = [*self._prompt.encoding.ids, *self._reading.output][:-1]
         first = len(self._prompt.encoding.ids) - 1
-        asked = torch.zeros(len(self._rows), len(ids))
+        asked = torch.zeros(len(self._rows), len(ids), dtype=torch.float32)
         asked[:, first:] = self._rows
         relevance = attention.fold_attention(self._model, ids, asked, step)
         self.cost.forwards += 1

@@ -70,7 +70,8 @@ def named_target(name: str) -> Target:
     Raises `InputError` for any other name.
     """
     if not isinstance(name, str) or name not in TARGETS:
-        raise InputError(f"Expected a target out of {', '.join(map(repr, TARGETS))}, got {name!r}.")
+        known = ", ".join(map(repr, TARGETS))
+        raise InputError(f"Expected a target out of {known}, or in Python a Contrast(...), got {name!r}.")
     return TARGETS[name]
 
 
@@ -127,6 +128,8 @@ class Reading:
     places: tuple[tuple[int, int], ...]
     ids: Ids
     weights: Float[Tensor, "output place"]
+    shared: tuple[int, ...]
+    """How many tokens of each text are the output's own: the inputs that change with it."""
 
     @property
     def output(self) -> Ids:
@@ -141,14 +144,16 @@ class Reading:
 
 def read_output(output: Ids, target: Target) -> Reading:
     """The target of every output token, read where that token is predicted."""
-    return Reading(target, (output,), tuple((0, t) for t in range(len(output))), output, torch.eye(len(output)))
+    eye = torch.eye(len(output), dtype=torch.float32)
+    return Reading(target, (output,), tuple((0, t) for t in range(len(output))), output, eye, (len(output),))
 
 
 def read_runner_up(output: Ids, runners_up: Ids) -> Reading:
     """Log-probability of every output token minus that of another token in its place."""
     places = tuple((0, t) for t in range(len(output)))
-    weights = torch.cat([torch.eye(len(output)), -torch.eye(len(output))], dim=1)
-    return Reading(TARGETS["logprob"], (output,), places * 2, output + runners_up, weights)
+    own = torch.eye(len(output), dtype=torch.float32)
+    weights = torch.cat([own, -own], dim=1)
+    return Reading(TARGETS["logprob"], (output,), places * 2, output + runners_up, weights, (len(output),))
 
 
 def read_contrast(output: Ids, alternatives: Sequence[Ids], start: int, end: int) -> Reading:
@@ -156,7 +161,7 @@ def read_contrast(output: Ids, alternatives: Sequence[Ids], start: int, end: int
 
     The alternatives are whole texts after the prompt and begin with `output[:start]`.
     """
-    texts = [output]
+    texts, shared = [output], [len(output)]
     columns: dict[tuple[int, int, int], dict[int, float]] = {}
 
     def read(text: int, position: int, token: int, weight: float) -> None:
@@ -168,15 +173,19 @@ def read_contrast(output: Ids, alternatives: Sequence[Ids], start: int, end: int
         read(0, t, output[t], 1.0)
     for other in alternatives:
         differing = (i for i, (a, b) in enumerate(zip(other, output, strict=False)) if a != b)
-        last_shared = next(differing, len(output) - 1)  # up to here it follows on what the output follows on
+        # Up to here it follows on what the output follows on; what comes after the asked part is its own.
+        last_shared = min(next(differing, end), end - 1)
         if len(other) > last_shared + 1:
             texts.append(other)
+            shared.append(last_shared)
         for position in range(start, len(other)):
             text = 0 if position <= last_shared else len(texts) - 1
             read(text, position, other[position], -1.0 / len(alternatives))
-    weights = torch.zeros(len(output), len(columns))
+    weights = torch.zeros(len(output), len(columns), dtype=torch.float32)
     for column, row in enumerate(columns.values()):
         for counted_at, weight in row.items():
             weights[counted_at, column] = weight
     places = tuple((text, position) for text, position, _ in columns)
-    return Reading(TARGETS["logprob"], tuple(texts), places, tuple(token for *_, token in columns), weights)
+    return Reading(
+        TARGETS["logprob"], tuple(texts), places, tuple(token for *_, token in columns), weights, tuple(shared)
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from attribution.errors import CapabilityError, InputError, UnknownMethodError
+from attribution.errors import CapabilityError, InputError, ModelError, UnknownMethodError
 from attribution.explainer import explain
 from attribution.method import LAWS, Method, build_method, list_methods
 from attribution.methods.expected_gradients import ExpectedGradients
@@ -301,8 +303,35 @@ def test_more_steps_make_a_smaller_error(llama: LocalModel) -> None:
         assert result.cost["forwards"] == steps + 2
         errors.append(result.notes["completeness_error"][0])
     assert errors[1] < errors[0] / 4
-    short = explain(llama, PROMPT, output=" The", method=IntegratedGradients(steps=2, tolerance=1e-9, max_steps=8))
-    assert short.notes["steps"] == 8  # it says what it reached
+    short = explain(llama, PROMPT, output=" The", method=IntegratedGradients(steps=2, tolerance=1e-9, max_steps=10))
+    assert short.notes["steps"] == 10  # it says what it reached, and that this was not enough
+    assert short.notes["converged"] is False
+    assert "not converged: allow more steps" in str(short)
+
+
+def test_integrated_gradients_converge_where_nearly_everything_happens_near_the_baseline(demo: LocalModel) -> None:
+    """The embedded model's norms make the target jump within a thousandth of the way from zero embeddings."""
+    question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
+    for per_output in (True, False):
+        found = explain(demo, question, method="integrated_gradients", per_output=per_output)
+        assert found.notes["converged"]
+        assert max(found.notes["completeness_error"]) <= 0.05 * max(map(abs, found.notes["difference"]))
+    fine = explain(
+        demo, question, method=IntegratedGradients(tolerance=0.002, max_steps=4096), per_output=False
+    ).total()
+    assert float(np.corrcoef(found.total(), fine)[0, 1]) > 0.98
+
+
+@pytest.mark.usefixtures("untyped")
+def test_options_of_other_libraries_become_numbers(llama: LocalModel) -> None:
+    """A result can be saved whatever its method's options were written in."""
+    for method in (
+        IntegratedGradients(steps=np.int64(4), tolerance=np.float32(0.5)),
+        SmoothGrad(samples=np.int32(2), noise=np.float32(0.1)),
+        GIM(temperature=np.float64(3)),
+    ):
+        result = explain(llama, PROMPT, output=" The", method=method)
+        assert json.loads(json.dumps(result.to_dict()))["method"]["options"] == result.method["options"]
 
 
 def test_smooth_grad_with_hardly_any_noise_is_saliency(llama: LocalModel) -> None:
@@ -310,6 +339,9 @@ def test_smooth_grad_with_hardly_any_noise_is_saliency(llama: LocalModel) -> Non
     smooth = explain(llama, PROMPT, output=" The answer", method=SmoothGrad(noise=1e-6, norm="l2"))
     ordinary = [not unit.special for unit in plain.units]
     assert smooth.scores[:, ordinary] == pytest.approx(plain.scores[:, ordinary], rel=1e-3)
+    # A special token does not move; how much it matters is told all the same.
+    special = [unit.special for unit in plain.units]
+    assert smooth.scores[:, special] == pytest.approx(plain.scores[:, special], rel=1e-3)
     noisy = explain(llama, PROMPT, output=" The answer", method=SmoothGrad(noise=0.3, norm="l2"))
     assert not np.allclose(noisy.scores, smooth.scores, rtol=0.1)
 
@@ -354,14 +386,21 @@ def test_rollout_shares_out_one(llama: LocalModel) -> None:
         (lambda: IntegratedGradients(baseline="zeros"), "zero, padding, mean, text, got 'zeros'"),
         (lambda: IntegratedGradients(baseline="text"), "goes with"),
         (lambda: IntegratedGradients(text="."), "goes with"),
-        (lambda: IntegratedGradients(steps=0), "steps=0"),
-        (lambda: IntegratedGradients(steps=512), "max_steps=256"),
+        (lambda: IntegratedGradients(steps=0), "steps as a whole number from 1 on, got 0"),
+        (lambda: IntegratedGradients(steps=1024), "max_steps as a whole number from 1024 on, got 512"),
+        (lambda: IntegratedGradients(baseline=np.zeros(3)), "Expected a baseline"),
+        (lambda: IntegratedGradients(baseline="text", text=["a"]), "goes with"),
+        (lambda: IntegratedGradients(tolerance="0.1"), "tolerance above 0, got '0.1'"),
+        (lambda: IntegratedGradients(tolerance=True), "got True"),
+        (lambda: SmoothGrad(noise=None), "got None"),
+        (lambda: SmoothGrad(noise=1e300), "at most 100"),
+        (lambda: GIM(temperature=10**400), "temperature above 0"),
         (lambda: IntegratedGradients(tolerance=0), "tolerance above 0"),
-        (lambda: SmoothGrad(samples=0), "samples from 1 on"),
+        (lambda: SmoothGrad(samples=0), "samples as a whole number from 1 on"),
         (lambda: SmoothGrad(noise=0), "noise above 0"),
         (lambda: SmoothGrad(norm="l3"), "got 'l3'"),
         (lambda: ExpectedGradients(samples=1.5), "got 1.5"),
-        (lambda: GIM(temperature=0.5), "got 0.5"),
+        (lambda: GIM(temperature=0), "got 0"),
     ],
 )
 def test_bad_options(make, message: str) -> None:
@@ -375,6 +414,11 @@ def test_baselines_that_do_not_fit(llama: LocalModel) -> None:
         explain(llama, PROMPT, output=" The", method=two)
     tokenizer = type(tiny_tokenizer())(tokenizer_object=tiny_tokenizer().backend_tokenizer)
     with pytest.raises(InputError, match="no padding token"):
+        explain((llama.model, tokenizer), PROMPT, output=" The", method=IntegratedGradients(baseline="padding"))
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_tokens([f"<{i}>" for i in range(320)])
+    tokenizer.pad_token = "<319>"  # beyond the model's embedding
+    with pytest.raises(ModelError, match=r"gave id \d+ and the model's embedding has 320 rows"):
         explain((llama.model, tokenizer), PROMPT, output=" The", method=IntegratedGradients(baseline="padding"))
 
 

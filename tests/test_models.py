@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedModel
@@ -14,6 +15,7 @@ from attribution.errors import ContextWindowError, InputError, ModelError, Model
 from attribution.explainer import explain
 from attribution.local_attribution import LocalLLMAttributor
 from attribution.method import list_methods
+from attribution.methods.integrated_gradients import IntegratedGradients
 from attribution.models.local import LocalModel
 from tests.reference import greedy
 from tests.state import differences, snapshot
@@ -400,3 +402,44 @@ def test_the_demo_folder_is_an_ordinary_model_folder(demo: LocalModel) -> None:
     from attribution.models.demo import FOLDER
 
     assert AutoTokenizer.from_pretrained(FOLDER).get_vocab() == demo.tokenizer.get_vocab()
+
+
+# Threads and defaults of the process
+
+
+@pytest.mark.usefixtures("untyped")
+def test_threads_share_a_model() -> None:
+    """Each gets its own numbers, the user's own passes too, and the model is as it was."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model, tokenizer = copy.deepcopy(tiny_model("llama")), tiny_tokenizer()
+    methods = ["leave_one_out", "saliency", "attn_lrp", "attention_rollout", IntegratedGradients(baseline="mean")]
+    ids = torch.tensor([[2, 40, 41, 60]])
+
+    def run(method) -> np.ndarray:
+        if method is None:
+            with torch.no_grad():
+                return model(ids).logits.numpy()
+        return explain((model, tokenizer), PROMPT, output=" The answer", method=method).scores
+
+    jobs = [*methods, None] * 4
+    expected = [run(method) for method in jobs]
+    before = snapshot(model, tokenizer)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, jobs))
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+    assert differences(before, snapshot(model, tokenizer)) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_changes_nothing(dtype: torch.dtype, llama: LocalModel) -> None:
+    names = [method.name for method in list_methods()]
+    expected = [explain(llama, PROMPT, output=" The answer", method=name) for name in names]
+    torch.set_default_dtype(dtype)
+    try:
+        found = [explain(llama, PROMPT, output=" The answer", method=name) for name in names]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one.scores, other.scores, atol=1e-4 * np.abs(other.scores).max())

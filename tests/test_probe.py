@@ -93,4 +93,6 @@ def test_errors_of_memory() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**15)
     assert memory.is_out_of_memory(raised.value)
+    for said in ("MPS backend out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED", "not enough memory: you tried"):
+        assert memory.is_out_of_memory(RuntimeError(said))
     assert not memory.is_out_of_memory(RuntimeError("shape"))

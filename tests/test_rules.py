@@ -23,8 +23,9 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from attribution.engine.rules import ATTN_LRP, CP_LRP, PLAIN, Rules, gim
 from attribution.engine.rules_mode import RulesMode
 from attribution.errors import CapabilityError, InputError
+from attribution.explainer import explain
 from tests import relevance
-from tests.tiny import ARCHITECTURES, InFloat64, tiny_model
+from tests.tiny import ARCHITECTURES, InFloat64, tiny_model, tiny_tokenizer
 
 SETS = (CP_LRP, ATTN_LRP, gim())
 IDS = list(range(5, 22))
@@ -688,3 +689,31 @@ def test_threads_do_not_see_each_others_rules():
         thread.join()
     for index, one in enumerate(expected):
         assert torch.equal(found[index], one)
+
+
+def test_a_norm_in_another_spelling_is_not_overlooked() -> None:
+    """More norms are recognised than there are layers; the others are not plain in silence."""
+    model = copy.deepcopy(tiny_model("llama"))
+    for block in model.model.layers:
+        norm = block.input_layernorm
+        norm.forward = lambda x, w=norm.weight: w * x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+    with pytest.raises(CapabilityError, match=r"AttnLRP .*norm"):
+        explain((model, tiny_tokenizer()), "Sam has 3 apples.", output=" The", method="attn_lrp")
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda gate, up: torch.einsum("btf,btf->btf", gate, up),
+        lambda gate, up: torch.addcmul(torch.zeros(()), gate, up),
+        lambda gate, up: gate / (1 / up),
+        lambda gate, up: torch.stack([gate, up]).prod(0),
+    ],
+)
+def test_a_gate_in_another_spelling_is_not_overlooked(product) -> None:
+    model = copy.deepcopy(tiny_model("llama"))
+    for block in model.model.layers:
+        mlp = block.mlp
+        mlp.forward = lambda x, m=mlp: m.down_proj(product(m.act_fn(m.gate_proj(x)), m.up_proj(x)))
+    with pytest.raises(CapabilityError, match="no rule for"):
+        explain((model, tiny_tokenizer()), "Sam has 3 apples.", output=" The", method="attn_lrp")

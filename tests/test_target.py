@@ -42,7 +42,9 @@ def test_entropy_has_a_finite_gradient_where_a_token_is_impossible() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(InputError, match="'logprob', 'prob', 'logit', 'entropy', got 'odds'"):
+    with pytest.raises(
+        InputError, match=r"'logprob', 'prob', 'logit', 'entropy', or in Python a Contrast\(...\), got 'odds'"
+    ):
         named_target("odds")
 
 
@@ -124,6 +126,26 @@ def test_the_runner_up(llama: LocalModel) -> None:
     assert result.scores[:, result.units.index(unit)] == pytest.approx(expected.numpy(), abs=1e-4)
     assert result.target == "logprob - runner-up"
     assert str(Contrast("5", "7", instead_of="3")) == "logprob - '5' or '7' instead of '3'"
+
+
+@pytest.mark.parametrize(
+    "contrast",
+    [
+        Contrast(" The answer is 3 apples."),  # it goes on where the output ends
+        Contrast(" answer is 3 apples", instead_of=" answer"),  # it goes on as the output does after the asked part
+        Contrast(" The answer", " The"),
+    ],
+)
+@pytest.mark.parametrize("method", ["leave_one_out", "input_x_gradient"])
+def test_rows_of_a_contrast_add_up_to_the_span(method: str, contrast: Contrast, llama: LocalModel) -> None:
+    rows, span = (
+        explain(llama, PROMPT, output=" The answer is", method=method, target=contrast, units="token", per_output=each)
+        for each in (True, False)
+    )
+    assert rows.total() == pytest.approx(span.total(), abs=1e-4)
+    assert rows.output_scores is not None
+    assert span.output_scores is not None
+    assert rows.output_scores.sum(0) == pytest.approx(span.output_scores[0], abs=1e-4)
 
 
 def test_an_output_that_ends_is_compared_with_texts_that_end(demo: LocalModel) -> None:

@@ -43,7 +43,7 @@ def ablated_scores(
     """
     items = torch.tensor(list(range(len(output)) if read_at is None else read_at))
     ids = torch.tensor(list(output if read_ids is None else read_ids))
-    values = torch.empty(len(keep), len(ids))
+    values = torch.empty(len(keep), len(ids), dtype=torch.float32)
     batches = _batches(keep, len(prompt), batch_tokens)
     tokens = 0
     with (

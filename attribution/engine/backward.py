@@ -61,14 +61,14 @@ def gradients(
     output, of that output alone, where the text itself is. Gradients with respect to the last token, which predicts
     nothing, are 0.
 
-    Tokens that do not `vary` stay where they are, and get 0 where the places are others than `here`. `rules` change
-    what the backward pass computes. `tokens_at_once` bounds what is computed in one batch. The log-probabilities are
-    None where the first place is not `here`.
+    Tokens that do not `vary` stay where they are at every place. `rules` change what the backward pass computes.
+    `tokens_at_once` bounds what is computed in one batch. The log-probabilities are None where the first place is not
+    `here`.
 
     Raises `NonFiniteError` where a target or a gradient is NaN or infinite, `CapabilityError` where the rules do not
     fit the model, and `ModelError` where memory does not suffice for a single row.
     """
-    rows = torch.eye(len(reading.output)) if rows is None else rows
+    rows = torch.eye(len(reading.output), dtype=torch.float32) if rows is None else rows
     with torch.inference_mode(False), torch.enable_grad(), model.borrowed():
         sweep = _Sweep(model, prompt, reading, places, vary, rules, tokens_at_once)
         table = torch.cat([sweep.table(part, reduce) for part in rows.split(sweep.rows_held)])
@@ -77,8 +77,6 @@ def gradients(
             "A target or a gradient of this model is NaN or infinite. In float16 load the model with "
             "dtype=torch.bfloat16 or torch.float32; otherwise check that the output is possible at all."
         )
-    if any(place is not here for place in places) and vary is not None:
-        table = table * vary[: table.shape[1]].to(table)
     return torch.nn.functional.pad(table, (0, 1)).cpu(), sweep.logprobs if places[0] is here else None
 
 
@@ -108,11 +106,9 @@ class _Sweep:
         # The backward pass holds about as much per row as the forward keeps of two blocks.
         room = budget / 2 / max(1.0, 2 * kept * self._places_at_once / model.n_layers)
         self._rows_at_once = max(1, min(busy // (self._layout.ids.numel() * self._places_at_once), int(room)))
-        self.rows_held = len(reading.output)
-        if self._places_at_once < len(places):
-            held = 4 * model.embed(self._layout.ids[0]).numel()
-            self.rows_held = max(1, min(self.rows_held, int(budget / 8 / held)))
-        """For how many rows `[token, embed]` is held while the parts add up; with one part nothing is held."""
+        held = 4 * self._layout.length * model.width
+        self.rows_held = max(1, int(budget / 8 / held)) if self._places_at_once < len(places) else len(reading.output)
+        """For how many rows `[token, embed]` is held while parts of the places add up; one part holds nothing."""
         self.finite = True
         self.logprobs: Float[Tensor, " output"] | None = None
         """Of the output at the first place."""
@@ -175,9 +171,10 @@ class _Sweep:
             if self._checkpointed:
                 again = nullcontext if mode is None else partial(RulesMode, self._rules)
                 around.enter_context(self._model.checkpointed(lambda: (nullcontext(), again())))
+            norms = around.enter_context(self._model.counted_norms()) if mode is not None else []
             forward = read(self._model, self._layout, self._reading, places, self._vary, cut=cut, around=mode)
         if mode is not None:
-            mode.check(layers=self._model.n_layers, mixture=self._model.is_mixture)
+            mode.check(layers=self._model.n_layers, mixture=self._model.is_mixture, norms=len(norms))
         return forward
 
     def _products(
@@ -264,7 +261,7 @@ class _Entry:
         Only float16 needs the sizes: it has no numbers for the gradient of a probability near 0 or 1.
         """
         weights = weights.to(self._scores)
-        sizes = torch.ones(len(weights), device=weights.device)
+        sizes = torch.ones(len(weights), device=weights.device, dtype=torch.float32)
         if self._magnitudes is not None:
             sizes = (weights.abs() * self._magnitudes).amax(1).clamp(min=1e-30)
             weights = weights / sizes[:, None]

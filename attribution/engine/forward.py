@@ -45,9 +45,19 @@ def values(
     Tokens that do not `vary` stay where they are. Raises `NonFiniteError` where a target is NaN or infinite.
     """
     layout = lay_out(model, prompt, reading)
-    size = places_at_once(model, layout)
+    readings: list[Forward] = []
+    size, done = places_at_once(model, layout), 0
     with torch.no_grad(), model.borrowed():
-        readings = [read(model, layout, reading, part, vary, cut=False) for part in parts(places, size)]
+        while done < len(places):
+            part = places[done : done + size]
+            try:
+                readings.append(read(model, layout, reading, part, vary, cut=False))
+            except RuntimeError as error:
+                if len(part) == 1 or not memory.is_out_of_memory(error):
+                    raise
+                size = len(part) // 2
+                continue
+            done += len(part)
     scores = torch.cat([each.scores for each in readings]).cpu().float()
     if not scores.isfinite().all():
         raise NonFiniteError("A target of this model is NaN or infinite at a place of embedding space off the text.")
@@ -73,9 +83,7 @@ def lay_out(model: LocalModel, prompt: Sequence[int], reading: Reading) -> Layou
     length = len(prompt) + len(reading.output) - 1
     # What stands after the end of a shorter text changes nothing before it.
     ids = torch.tensor([[*prompt, *text, *[text[-1]] * (longest - len(text))][:-1] for text in reading.texts])
-    shared = (ids == ids[:1])[:, :length].long().cumprod(1).bool()
-    for row, text in zip(shared, reading.texts, strict=True):
-        row[len(prompt) + len(text) - 1 :] = False
+    shared = torch.arange(length) < len(prompt) + torch.tensor(reading.shared)[:, None]
     rows = torch.arange(len(prompt) - 1, len(prompt) - 1 + longest)
     return Layout(ids.to(model.device), rows, length, shared)
 

@@ -10,6 +10,9 @@ from attribution.models.local import LocalModel
 SHARE = 0.5
 """The part of the free memory that is filled where the person set no budget."""
 
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""How the errors of different devices say it."""
+
 
 def budget(model: LocalModel) -> int:
     """How many bytes may be filled on the model's device now."""
@@ -20,7 +23,8 @@ def budget(model: LocalModel) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory could not be had, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _SIGNS)
 
 
 def _free(device: torch.device) -> int:

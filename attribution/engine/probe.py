@@ -45,7 +45,8 @@ def probe(model: LocalModel) -> Probe:
 
     A model whose parameters were exchanged since (quantised, say, or wrapped by an adapter) is probed again.
     """
-    state = hash(tuple((type(p), p.dtype, p.device, p.shape) for p in model.model.parameters()))
+    parameters = tuple((type(p), p.dtype, p.device, p.shape) for p in model.model.parameters())
+    state = hash((getattr(model.model.config, "_attn_implementation", None), parameters))
     known = _known.get(model.model)
     if known is None or known[0] != state:
         known = _known[model.model] = (state, _probe(model))

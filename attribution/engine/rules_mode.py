@@ -55,12 +55,14 @@ class RulesMode(TorchFunctionMode):
             self.marks[tensor] = mark
         return tensor
 
-    def check(self, *, layers: int, mixture: bool) -> None:
+    def check(self, *, layers: int, mixture: bool, norms: int = 0) -> None:
         """Raises `CapabilityError` where a part that the rules need was recognised in fewer layers than there are.
 
-        `mixture` says whether the model has experts: then its router must have been recognised too.
+        `mixture` says whether the model has experts: then its router must have been recognised too. `norms` is how
+        often a module that is called a norm was run: each time one must have been recognised.
         """
         missing = {part: layers - self.bound[part] for part in _REMEDIES}
+        missing["norm"] = max(missing["norm"], min(norms - self.bound["norm"], layers))
         missing["attention"] = max(missing["attention"], min(self.unspent, layers))
         missing["router"] = layers if mixture and not self.bound["router"] else 0
         for part, remedy in _REMEDIES.items():
@@ -341,6 +343,19 @@ def _product(
     return _keep(found, 0.5) if rule == "half" else found
 
 
+def _divide(mode: RulesMode, func: Any, left: Any, right: Any, **named: Any) -> Tensor:
+    if _varies(left) and _varies(right) and mode.marks.get(left) != "softmax":  # shares of experts are shared out anew
+        mode.unknown += 1
+    return _carry(mode, func, left, right, **named)
+
+
+def _unknown(mode: RulesMode, func: Any, *args: Any, **named: Any) -> Any:
+    """Functions that multiply or normalise in a way for which there is no rule."""
+    operands = [each for arg in args for each in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+    mode.unknown += any(_varies(operand) for operand in operands)
+    return func(*args, **named)
+
+
 def _sigmoid(mode: RulesMode, func: Any, tensor: Tensor, **named: Any) -> Tensor:
     return mode.marked(func(tensor, **named), "sigmoid")
 
@@ -375,6 +390,7 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     **_spelled(_sigmoid, "sigmoid"),
     **_spelled(_carry, "to type type_as float half bfloat16 double contiguous clone dropout __getitem__ view reshape"),
     **_spelled(_carry, "flatten unsqueeze squeeze transpose permute expand topk gather masked_fill"),
-    **_spelled(_carry, "div divide true_divide __truediv__"),
+    **_spelled(_divide, "div divide true_divide __truediv__"),
+    **_spelled(_unknown, "einsum addcmul addcdiv prod cumprod glu normalize"),
 }
 """What happens to a call of one of torch's functions: `handler(mode, function, *args, **kwargs)`."""

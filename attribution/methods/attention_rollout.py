@@ -15,12 +15,12 @@ from attribution.problem import Cost, Need, Problem
 
 @dataclass(frozen=True)
 class AttentionRollout(Method):
-    """Share of attention that reaches a unit through all blocks, from 0 to 1: where the model looked, not why.
+    """Share of each output token's attention that reaches a unit through all blocks: where the model looked, not why.
 
     Every block passes on half of what a position has (the residual stream) and half by its attention, averaged over the
-    heads. Values, gates and the target are not looked at: a baseline, often asked for, that says little of causes.
-    Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020). One forward, and attention recomputed for
-    the positions that matter.
+    heads. The shares of an output token add up to 1. Values, gates and the target are not looked at: a baseline, often
+    asked for, that says little of causes. Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020). One
+    forward, and attention recomputed for the positions that matter.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})

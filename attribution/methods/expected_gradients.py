@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.errors import InputError
 from attribution.method import Method
+from attribution.methods._options import whole
 from attribution.problem import Cost, Need, Problem
 
 
@@ -32,8 +32,7 @@ class ExpectedGradients(Method):
     samples: int = 32
 
     def __post_init__(self) -> None:
-        if type(self.samples) is not int or self.samples < 1:
-            raise InputError(f"Expected a whole number of samples from 1 on, got {self.samples!r}.")
+        object.__setattr__(self, "samples", whole("samples", self.samples))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
         return Cost(forwards=self.samples, backwards=self.samples * n_targets)

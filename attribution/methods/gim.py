@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.errors import InputError
 from attribution.method import Method
+from attribution.methods._options import real
 from attribution.methods._reductions import times_embedding
 from attribution.problem import Cost, Need, Problem, gim
 
@@ -21,7 +21,8 @@ class GIM(Method):
 
     In the backward pass attention's softmax has a higher `temperature`, so that a position which shares its weight with
     another is not taken for unimportant; the scales of norms are constants; and products share their gradient among
-    their factors, as in the authors' code. Edin, Csordás, Ruotsalo, Wu, Maistro, Huang and Maaløe, "GIM: Improved
+    their factors, as in the authors' code, which multiplies the gradient by the distance from a baseline token's
+    embedding instead. Edin, Csordás, Ruotsalo, Wu, Maistro, Huang and Maaløe, "GIM: Improved
     Interpretability for Large Language Models" (2025). One forward and one product per target; attention is computed
     twice. Raises `CapabilityError` where a part of the model is not recognised.
     """
@@ -32,8 +33,7 @@ class GIM(Method):
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.temperature, (int, float)) and 1 <= self.temperature < float("inf")):
-            raise InputError(f"Expected a temperature from 1 on, got {self.temperature!r}.")
+        object.__setattr__(self, "temperature", real("temperature", self.temperature, at_most=1e6))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
         return Cost(forwards=1, backwards=n_targets)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attribution.errors import InputError
 from attribution.method import Method
+from attribution.methods._options import real, whole
 from attribution.problem import Cost, Need, Problem
 
 
@@ -38,10 +39,8 @@ class SmoothGrad(Method):
     def __post_init__(self) -> None:
         if self.norm not in ("l1", "l2"):
             raise InputError(f'Expected norm="l1" or norm="l2", got {self.norm!r}.')
-        if type(self.samples) is not int or self.samples < 1:
-            raise InputError(f"Expected a whole number of samples from 1 on, got {self.samples!r}.")
-        if not 0 < self.noise < float("inf"):
-            raise InputError(f"Expected noise above 0, got {self.noise!r}.")
+        object.__setattr__(self, "samples", whole("samples", self.samples))
+        object.__setattr__(self, "noise", real("noise", self.noise, at_most=100.0))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
         return Cost(forwards=self.samples, backwards=self.samples * n_targets)
@@ -56,5 +55,5 @@ def _disturbed(
     seed: int, noise: float, weight: float, embeddings: Float[Tensor, "token embed"]
 ) -> tuple[Float[Tensor, "token embed"], Float[Tensor, ""]]:
     deviation = noise * (embeddings.max() - embeddings.min())
-    drawn = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     return embeddings + deviation * drawn.to(embeddings), embeddings.new_tensor(weight)

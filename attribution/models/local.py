@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -84,6 +84,7 @@ class LocalModel:
         self.memory_budget = None if memory_budget is None else check_count("memory_budget", memory_budget)
         # An adapter around a model passes on what it does not know itself.
         inner = self.model.get_base_model() if callable(getattr(model, "get_base_model", None)) else self.model
+        self._lock = _locks.setdefault(self.model, RLock())
         self._takes_rows = "logits_to_keep" in signature(inner.forward).parameters
 
     # What it is
@@ -97,6 +98,11 @@ class LocalModel:
     def vocabulary_size(self) -> int:
         """How many ids the embedding layer knows."""
         return int(cast(Any, self.embedding_layer).weight.shape[0])
+
+    @property
+    def width(self) -> int:
+        """How many numbers its embedding of a token has."""
+        return int(cast(Any, self.embedding_layer).weight.shape[-1])
 
     @property
     def n_layers(self) -> int:
@@ -156,7 +162,7 @@ class LocalModel:
         found = getattr(self.tokenizer, "pad_token_id", None)
         if found is None:
             raise InputError('This tokenizer has no padding token. Use baseline="zero", or set tokenizer.pad_token.')
-        return int(found)
+        return self.check_ids([found])[0]
 
     def describe(self) -> dict[str, str | None]:
         """Name, architecture, precision and revision, for the record in a result."""
@@ -274,7 +280,7 @@ class LocalModel:
             )
         if any(parameter.is_inference() for parameter in self.model.parameters()):
             raise ModelError("Expected a model loaded outside torch.inference_mode(): gradients need ordinary tensors.")
-        with _locks.setdefault(self.model, RLock()):
+        with self._lock:
             thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             spelled = self._spelled_gelus()
             config = self.model.config
@@ -295,7 +301,7 @@ class LocalModel:
 
     def _spelled_gelus(self) -> list[nn.Module]:
         """The activations that are torch's tanh GELU in several steps, where both agree up to float32's rounding."""
-        if self.model.dtype not in (torch.float32, torch.float64):
+        if cast(Any, self.embedding_layer).weight.dtype not in (torch.float32, torch.float64):
             return []
         kinds = (NewGELUActivation, FastGELUActivation)
         return [module for module in self.model.modules() if type(module) in kinds and "forward" not in vars(module)]
@@ -337,12 +343,17 @@ class LocalModel:
         """
         leaves: list[Tensor] = []
         cuts: list[tuple[Tensor, Tensor]] = []
+        here = get_ident()  # another thread that uses the model must not notice
 
         def move(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            if get_ident() != here:
+                return output
             leaves.append(place(output.detach()).detach().requires_grad_(torch.is_grad_enabled()))
             return leaves[-1]
 
         def divide(_module: nn.Module, inputs: Any) -> Any:
+            if get_ident() != here:
+                return inputs
             cuts.append((inputs[0], inputs[0].detach().requires_grad_(True)))
             return (cuts[-1][1], *inputs[1:])
 
@@ -384,10 +395,28 @@ class LocalModel:
                 else:  # somebody else's, of an offloaded block for instance
                     block.forward = forward
 
+    @contextmanager
+    def counted_norms(self) -> Generator[list[str]]:
+        """The names of the norms that run while the block does, each as often as it runs."""
+        ran: list[str] = []
+        here = get_ident()
+
+        def count(module: nn.Module, _inputs: Any) -> None:
+            if get_ident() == here:
+                ran.append(type(module).__name__)
+
+        norms = [module for module in self.model.modules() if type(module).__name__.endswith("Norm")]
+        handles = [norm.register_forward_pre_hook(count) for norm in norms]
+        try:
+            yield ran
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def embed(self, ids: Sequence[int] | Int[Tensor, " token"]) -> Float[Tensor, "token embed"]:
         """What the embedding layer makes of the ids, in at least float32."""
         # Outside inference mode, since what it gives may become part of something that is differentiated.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), self._lock:
             found: Tensor = self.embedding_layer(torch.as_tensor(ids, device=self.device)[None])[0]
             return found.to(torch.promote_types(found.dtype, torch.float32))
 

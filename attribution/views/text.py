@@ -23,6 +23,7 @@ LISTED = 10
 NEGLIGIBLE = 0.01
 """Share of the strongest score below which a unit is counted, not listed."""
 
+_PASSES = ("forwards", "backwards")
 _BAR = 20
 """Width of the longest bar, in cells."""
 
@@ -120,7 +121,7 @@ class TextView:
         if payload["ablation"]:
             parts.append(f"absent: {payload['ablation']}")
         cost = payload["cost"]
-        passes = [f"{cost[kind]} {kind}" for kind in ("forwards", "backwards") if cost[kind]]
+        passes = [f"{cost[kind]} {kind.removesuffix('s' * (cost[kind] == 1))}" for kind in _PASSES if cost[kind]]
         return Text(visible(" · ".join([*parts, " + ".join(passes)])), style="dim")
 
     def _prompt(self) -> Text:
@@ -175,6 +176,8 @@ class TextView:
         if error:
             worst = max(error)
             yield Text(f"    scores add up to within {worst:.2g} {unit_of_scores} for each target", style="dim")
+        if self._payload["notes"].get("converged") is False:
+            yield Text("    not converged: allow more steps, or take another baseline", style="bold")
 
     def _ranked(self, place: int, score: float, name: str) -> Text:
         length = abs(score) / self._strongest * _BAR
