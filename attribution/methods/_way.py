@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.problem import Problem
+from attribution.problem import Problem, here
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,11 @@ class Way:
     def values(self, shares: Sequence[float]) -> Float[Tensor, "share target"]:
         """The targets at these shares of the way."""
         return self.problem.value_at([partial(on_the_way, self.baseline, share, 1.0) for share in shares])
+
+    def whole(self) -> Part:
+        """All of the way."""
+        there, nothing = self.problem.value_at([here, partial(on_the_way, self.baseline, 0.0, 1.0)])
+        return self.part(0.0, 1.0, nothing, there)
 
     def part(self, low: float, high: float, at_low: Tensor, at_high: Tensor) -> Part:
         """What the units add between two shares of the way."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, get_args
 
 import numpy as np
@@ -15,8 +14,8 @@ from torch import Tensor
 from attribution.errors import InputError
 from attribution.method import Method
 from attribution.methods._options import real, whole
-from attribution.methods._way import Way, on_the_way
-from attribution.problem import Baseline, Cost, Need, Problem, here
+from attribution.methods._way import Way
+from attribution.problem import Baseline, Cost, Need, Problem
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ class IntegratedGradients(Method):
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         way = Way(problem, problem.baseline(self.baseline, text=self.text), self.steps)
-        here_and_there = problem.value_at([here, partial(on_the_way, way.baseline, 0.0, 1.0)])
-        parts = [way.part(0.0, 1.0, here_and_there[1], here_and_there[0])]
+        parts = [way.whole()]
         difference = parts[0].rise
         allowed = math.inf if self.tolerance is None else self.tolerance * float(difference.abs().max())
         steps = self.steps
@@ -78,6 +76,5 @@ class IntegratedGradients(Method):
             parts += way.cut(worst)
             steps += 2 * self.steps
         problem.notes.update(steps=steps, completeness_error=error.tolist(), difference=difference.tolist())
-        if self.tolerance is not None:
-            problem.notes["converged"] = converged
+        problem.notes["converged"] = None if self.tolerance is None else converged
         return scores

@@ -316,10 +316,13 @@ class LocalModel:
         if rows is None or self._takes_rows:
             rows_asked = {} if rows is None else {"logits_to_keep": rows}
             return _checked(self.model(input_ids=ids, use_cache=False, **rows_asked).logits)
-        # The head is given only what it is asked for.
-        handle = self.model.get_output_embeddings().register_forward_pre_hook(
-            lambda _module, inputs: (inputs[0][:, rows.to(inputs[0].device)], *inputs[1:])
-        )
+        here = get_ident()
+
+        def select(_module: nn.Module, inputs: Any) -> Any:
+            """The head is given only what it is asked for, unless another thread asks."""
+            return (inputs[0][:, rows.to(inputs[0].device)], *inputs[1:]) if get_ident() == here else inputs
+
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(select)
         try:
             return _checked(self.model(input_ids=ids, use_cache=False).logits)
         finally:
