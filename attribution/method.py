@@ -37,16 +37,21 @@ class Method(ABC):
 
     `needs` names what of a problem it uses, `laws` what it promises (see `LAWS`), `signed` is False where a score says
     how much but not which way. `unit` is what scores are measured in, with `{target}` for the unit of the target.
+    `max_units` and `targets` say what it is limited to; None where it is not.
     """
 
     needs: ClassVar[frozenset[Need]]
     laws: ClassVar[frozenset[str]]
     signed: ClassVar[bool] = True
     unit: ClassVar[str] = "{target}"
+    max_units: ClassVar[int | None] = None
+    """Of more removable units than this it takes too long."""
+    targets: ClassVar[frozenset[str] | None] = None
+    """The names of the targets that it can explain."""
 
     @abstractmethod
     def cost(self, n_units: int, n_targets: int) -> Cost:
-        """The passes it takes, before any is made; `tokens` stays 0, since only a problem knows them."""
+        """The passes it takes at most, before any is made; `tokens` stays 0, since only a problem knows them."""
 
     @abstractmethod
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
@@ -68,7 +73,7 @@ class Method(ABC):
         return asdict(self)
 
     def check(self, problem: Problem) -> None:
-        """Raises `CapabilityError` where the problem lacks something that the method needs."""
+        """Raises `CapabilityError` where the problem lacks what the method needs, or is beyond its limits."""
         for need in sorted(self.needs):
             reason = problem.lacks(need)
             if reason:
@@ -76,6 +81,16 @@ class Method(ABC):
                 raise CapabilityError(
                     f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
                 )
+        count = int(problem.removable.sum())
+        if self.max_units is not None and count > self.max_units:
+            raise CapabilityError(
+                f"{self.name} takes at most {self.max_units} units, got {count}. Use shapley_sampling, or larger units."
+            )
+        if self.targets is not None and problem.target not in self.targets:
+            raise CapabilityError(
+                f"{self.name} explains the target {' or '.join(sorted(self.targets))}, got {problem.target}. Use "
+                "another target, or another method."
+            )
 
 
 def list_methods() -> tuple[Method, ...]:

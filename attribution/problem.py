@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attribution.engine import ablation, attention, backward, forward
@@ -62,23 +62,40 @@ class Cost:
 
 
 class Problem(ABC):
-    """What a method may ask. Scores are on the CPU and in float32; embeddings are where the model has them.
-
-    `n_units` counts the units of the prompt and after them the output tokens that are units (none or all);
-    `n_targets` counts the numbers that are explained: one for each output token, or one for their sum; `offers` says
-    which of the questions below it can answer; `cost` grows with every question; in `notes` a method leaves what it
-    found out about its own scores.
-    """
+    """What a method may ask. What it answers is on the CPU and in at least float32; embeddings are where the model is."""
 
     n_units: int
+    """The units of the prompt, and after them the output tokens where these are units."""
     n_targets: int
+    """The numbers that are explained: one for each output token, or one for their sum."""
+    n_outputs: int
+    """How many output tokens each target sums over."""
+    target: str
+    """What is read of an output token: a name out of `target.TARGETS`, or "contrast"."""
+    removable: Bool[Tensor, " unit"]
+    """The units that a mask can remove. Others (BOS) stay, whatever a mask says."""
+    levels: tuple[Int[Tensor, " unit"], ...]
+    """How units belong together, from coarse to fine: on each level the number of every unit's group. Groups are
+    contiguous, numbered in order, and divide those of the level before."""
     offers: frozenset[Need]
+    """The questions that it can answer."""
     cost: Cost
+    """What was spent so far; it grows with every question."""
+
     notes: dict[str, Any]
+    """Here a method leaves what it found out about its own scores, as JSON holds it."""
+    errors: Float[Tensor, "target unit"] | None
+    """Here a method that samples leaves the standard errors of its scores."""
+    interactions: dict[tuple[int, int], Float[Tensor, " target"]]
+    """Here a method that looks for them leaves what pairs of units do beyond what either does alone."""
 
     @abstractmethod
     def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
-        """Every target when only the kept units are there, in the target's unit."""
+        """Every target when only the kept units are there, in the target's unit.
+
+        The same mask is computed once, however often it is asked. A row is NaN where a budget ran out before it; the
+        rows asked first are computed first.
+        """
 
     @abstractmethod
     def gradients(
@@ -142,9 +159,13 @@ class LocalProblem(Problem):
         model.check_length(n_prompt, max(map(len, reading.texts)))
         self.n_units = len(prompt.units) + n_output * output_units
         self.n_targets = n_output if per_output else 1
+        self.n_outputs = 1 if per_output else n_output
+        self.target = reading.target.name if reading.is_plain else "contrast"
         self.offers: frozenset[Need] = frozenset({"value", "gradients", "attention"})
         self.cost = Cost()
         self.notes: dict[str, Any] = {}
+        self.errors: Tensor | None = None
+        self.interactions: dict[tuple[int, int], Tensor] = {}
         self._model = model
         self._prompt = prompt
         self._reading = reading
@@ -162,6 +183,8 @@ class LocalProblem(Problem):
             owners[start:end] = index
         self._owners = owners
         """The unit of every token of prompt and output; -1 for an output token that is no unit."""
+        self.removable = torch.tensor([not unit.special for unit in prompt.units] + [True] * n_output * output_units)
+        self.levels: tuple[Tensor, ...] = ()
         self._always = owners < 0
         self._always[:n_prompt] = torch.tensor(prompt.encoding.special)
         """The tokens that no mask removes and no place moves."""

@@ -11,17 +11,36 @@ from attribution.problem import PLAIN, Cost, Problem, here
 
 
 class Game(Problem):
-    """A problem given by its value function; it offers no gradients."""
+    """A problem given by its value function `keep [batch, unit] -> [batch, target]`; it offers no gradients.
+
+    As a real one does, it computes every mask once. With `allowed` it computes no more masks than that, and the rest
+    are NaN.
+    """
 
     offers = frozenset({"value"})
+    n_outputs = 1
+    target = "logprob"
 
-    def __init__(self, n_units: int, n_targets: int, value: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, n_units: int, n_targets: int, value: Callable[[Tensor], Tensor], allowed: int | None = None
+    ) -> None:
         self.n_units, self.n_targets, self.cost, self.notes = n_units, n_targets, Cost(), {}
-        self._value = value
+        self.removable = torch.ones(n_units, dtype=torch.bool)
+        self.levels, self.errors, self.interactions = (), None, {}
+        self._value, self._allowed = value, allowed
+        self._known: dict[bytes, Tensor] = {}
 
     def value(self, keep: Tensor) -> Tensor:
-        self.cost.forwards += len(keep)
-        return self._value(keep)
+        keep = keep | ~self.removable
+        keys = [row.numpy().tobytes() for row in keep]
+        missing = {key: row for key, row in zip(keys, keep, strict=True) if key not in self._known}
+        if self._allowed is not None:
+            missing = dict(list(missing.items())[: max(0, self._allowed - self.cost.forwards)])
+        if missing:
+            self._known |= dict(zip(missing, self._value(torch.stack(list(missing.values()))), strict=True))
+        self.cost.forwards += len(missing)
+        unknown = torch.full((self.n_targets,), torch.nan)
+        return torch.stack([self._known.get(key, unknown) for key in keys])
 
     def gradients(self, reduce, places=(here,), rules=PLAIN) -> Tensor:
         raise AssertionError("a method asked for gradients that the problem does not offer")

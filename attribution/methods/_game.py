@@ -1,0 +1,35 @@
+"""A problem as the cooperative game that ablation methods play: its players are the units that can be removed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from attribution.problem import Problem
+
+
+class Game:
+    """Values of coalitions of players, in float64; scores of players become scores of units."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._players = problem.removable.nonzero()[:, 0]
+
+    @property
+    def n_players(self) -> int:
+        """How many units can be removed."""
+        return len(self._players)
+
+    def value(self, keep: Bool[np.ndarray, "batch player"]) -> Float64[np.ndarray, "batch target"]:
+        """Every target when only these players are there; NaN where a budget ran out before."""
+        masks = torch.ones(len(keep), self._problem.n_units, dtype=torch.bool)
+        masks[:, self._players] = torch.from_numpy(np.ascontiguousarray(keep))
+        return self._problem.value(masks).double().numpy()
+
+    def to_units(self, scores: Float[np.ndarray, "target player"]) -> Float[Tensor, "target unit"]:
+        """Scores of all units; 0 for those that are no players."""
+        units = torch.zeros(len(scores), self._problem.n_units, dtype=torch.float64)
+        units[:, self._players] = torch.from_numpy(np.ascontiguousarray(scores)).double()
+        return units
