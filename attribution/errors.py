@@ -5,6 +5,7 @@ AttributionError
 │   ├── ContextWindowError          prompt and output are longer than the model can read
 │   └── UnknownMethodError          no method has this name
 ├── CapabilityError                 the method needs what this model cannot give
+├── BudgetError                     the budget ended before there was anything to tell
 ├── ModelError (RuntimeError)       the model or its tokenizer cannot be used as it is
 │   ├── ModelLoadError              nothing could be loaded from there
 │   └── NonFiniteError              the model computed NaN or infinity
@@ -33,6 +34,10 @@ class UnknownMethodError(InputError):
 
 class CapabilityError(AttributionError):
     """The method needs something that this model cannot give, gradients for instance."""
+
+
+class BudgetError(AttributionError):
+    """The budget ended before there was anything to tell."""
 
 
 class ModelError(AttributionError, RuntimeError):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from attribution.errors import BudgetError
 from attribution.problem import Problem
 
 
@@ -27,6 +28,14 @@ class Game:
         masks = torch.ones(len(keep), self._problem.n_units, dtype=torch.bool)
         masks[:, self._players] = torch.from_numpy(np.ascontiguousarray(keep))
         return self._problem.value(masks).double().numpy()
+
+    def ends(self) -> tuple[Float64[np.ndarray, " target"], Float64[np.ndarray, " target"]]:
+        """Every target with all players and with none; `BudgetError` where the budget does not allow even that."""
+        keep = np.stack([np.ones(self.n_players, bool), np.zeros(self.n_players, bool)])
+        everything, nothing = self.value(keep)
+        if not np.isfinite([everything, nothing]).all():
+            raise BudgetError("The budget ended before the whole prompt and the empty one were asked. Allow more.")
+        return everything, nothing
 
     def to_units(self, scores: Float[np.ndarray, "target player"]) -> Float[Tensor, "target unit"]:
         """Scores of all units; 0 for those that are no players."""
