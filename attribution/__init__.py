@@ -14,7 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from attribution.absence import Replace
     from attribution.errors import AttributionError
+    from attribution.estimate import Estimate
     from attribution.explainer import explain
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
@@ -28,8 +30,10 @@ __all__ = [
     "Attribution",
     "AttributionError",
     "Contrast",
+    "Estimate",
     "LocalLLMAttributor",
     "Method",
+    "Replace",
     "explain",
     "list_methods",
     "load",
@@ -39,8 +43,10 @@ _HOMES = {
     "Attribution": "attribution.result",
     "AttributionError": "attribution.errors",
     "Contrast": "attribution.target",
+    "Estimate": "attribution.estimate",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
+    "Replace": "attribution.absence",
     "explain": "attribution.explainer",
     "list_methods": "attribution.method",
     "load": "attribution.models",

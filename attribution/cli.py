@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from rich.text import Text
 import attribution
 from attribution.errors import AttributionError, InputError
 from attribution.views.text import visible
+
+if TYPE_CHECKING:
+    from attribution.absence import Replace
 
 app = typer.Typer(
     name="attribution",
@@ -53,21 +57,44 @@ def explain(
     method: Annotated[str, typer.Option(help="A name that `attribution methods` lists.")] = "leave_one_out",
     units: Annotated[str, typer.Option(help="What gets a score: token or word.")] = "word",
     target: Annotated[str, typer.Option(help="What is explained: logprob, prob, logit or entropy.")] = "logprob",
+    ablation: Annotated[
+        str, typer.Option(help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it.')
+    ] = "delete",
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    max_forwards: Annotated[int | None, typer.Option(help="Stop after this many ablated prompts.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Stop after this many tokens.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="How many tokens the model may write.")] = 20,
     why: Annotated[str | None, typer.Option(help="Ask only about this part of the output.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the result to this file (safetensors).")] = None,
 ) -> None:
     """Show which words of PROMPT made the model write its answer."""
+    from attribution.explainer import Options
     from attribution.explainer import explain as explain_prompt
     from attribution.result import check_file
 
     text = _standard_input() if prompt == "-" else prompt
     if save is not None:
         check_file(save)  # said before the work, not after it
-    result = explain_prompt(
-        model, text, output=output, max_new_tokens=max_new_tokens, method=method, units=units, target=target
-    )
+    question: Options = {
+        "output": output,
+        "max_new_tokens": max_new_tokens,
+        "method": method,
+        "units": units,
+        "target": target,
+        "ablation": _ablation(ablation),
+        "seed": seed,
+        "max_forwards": max_forwards,
+        "max_tokens": max_tokens,
+        "max_seconds": max_seconds,
+    }
+    if dry_run:
+        costs = explain_prompt(model, text, dry_run=True, **question)
+        typer.echo(json.dumps(asdict(costs)) if as_json else str(costs))
+        return
+    result = explain_prompt(model, text, **question)
     view = result.text_view(why)
     if save is not None:
         result.save(save)
@@ -109,6 +136,14 @@ def methods(
         passes = [f"{n} {kind}" for n, kind in ((cost.forwards, "forward"), (cost.backwards, "backward")) if n]
         table.add_row(Text(method.name, "bold"), Text(" + ".join(passes)), Text(method.summary))
     _console().print(table)
+
+
+def _ablation(typed: str) -> str | Replace:
+    """The meaning of "absent" as a person types it."""
+    from attribution.absence import Replace
+
+    kind, colon, text = typed.partition(":")
+    return Replace(text) if kind == "replace" and colon else typed
 
 
 def _standard_input() -> str:

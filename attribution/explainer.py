@@ -7,27 +7,60 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
 import attribution
+from attribution.absence import Replace, check_ablation
 from attribution.errors import InputError
+from attribution.estimate import Estimate, estimate
+from attribution.evaluations import Evaluations
+from attribution.local_problem import LocalProblem
 from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
-from attribution.problem import LocalProblem
+from attribution.problem import check_budget
 from attribution.prompt import Prompt, check_count, check_prompt, check_text, divide
-from attribution.result import Attribution, Output, Unit, indices_of_text
-from attribution.target import Contrast, Reading, named_target, read_contrast, read_output, read_runner_up
+from attribution.result import Attribution, Interaction, Output, Unit, indices_of_text
+from attribution.target import TARGETS, Contrast, Reading, named_target, read_contrast, read_output, read_runner_up
 
-ABLATIONS = ("delete",)
+Source = LocalModel | str | Path | tuple[Any, Any]
+"""What names a model, or is one."""
+
+
+class Options(TypedDict, total=False):
+    """What `explain` takes besides model and prompt; it says what each means."""
+
+    output: str | Sequence[int] | None
+    max_new_tokens: int
+    method: str | Method
+    units: str
+    target: str | Contrast
+    per_output: bool
+    ablation: str | Replace
+    ablate_special: bool
+    seed: int
+    max_forwards: int | None
+    max_tokens: int | None
+    max_seconds: float | None
+    resume: Attribution | None
+
+
+@overload
+def explain(
+    model: Source, prompt: str, *, dry_run: Literal[False] = False, **options: Unpack[Options]
+) -> Attribution: ...
+
+
+@overload
+def explain(model: Source, prompt: str, *, dry_run: Literal[True], **options: Unpack[Options]) -> Estimate: ...
 
 
 def explain(
-    model: LocalModel | str | Path | tuple[Any, Any],
+    model: Source,
     prompt: str,
     *,
     output: str | Sequence[int] | None = None,
@@ -36,9 +69,15 @@ def explain(
     units: str = "word",
     target: str | Contrast = "logprob",
     per_output: bool = True,
-    ablation: str = "delete",
+    ablation: str | Replace = "delete",
+    ablate_special: bool = False,
     seed: int = 0,
-) -> Attribution:
+    max_forwards: int | None = None,
+    max_tokens: int | None = None,
+    max_seconds: float | None = None,
+    resume: Attribution | None = None,
+    dry_run: bool = False,
+) -> Attribution | Estimate:
     r"""A score for every part of the prompt and every token of the output.
 
     - `model`: what `attribution.load` gave, or anything it takes.
@@ -51,12 +90,20 @@ def explain(
       `Contrast`: why this output and not another.
     - `per_output`: False for one row of scores, those of the output as a whole, that is of the sum of its tokens'
       targets. Gradient methods then take one product instead of one for every output token.
-    - `ablation`: what an absent unit means, `"delete"` (its ids are removed and later ones move up).
+    - `ablation`: what an absent unit means: `"delete"` (its ids are removed and later ones move up), `"mask"` (nothing
+      looks at it, and all others stay where they were) or a `Replace` (a neutral text stands in its place).
+    - `ablate_special`: True to ablate special tokens (BOS) too.
     - `seed`: of all randomness; the same call gives the same numbers.
+    - `max_forwards`, `max_tokens`, `max_seconds`: a budget for methods that ask ablated prompts. Where it ends, they
+      stop and say what they know so far; `result.notes["partial"]` is then True.
+    - `resume`: a result for the same question, maybe one that a budget has ended. What was asked for it is not asked
+      again, by whatever method.
+    - `dry_run`: True for what it would cost, an `Estimate`, instead of a result. Where no output is given, one of
+      `max_new_tokens` tokens is assumed.
 
     Raises `InputError` for an argument that is not as above, `CapabilityError` where the method needs what the model
-    cannot give, `ContextWindowError` where prompt and output are too long for the model, and `ModelError` where the
-    model cannot be used as it is.
+    cannot give, `BudgetError` where the budget does not suffice for anything, `ContextWindowError` where prompt and
+    output are too long for the model, and `ModelError` where the model cannot be used as it is.
 
     >>> import attribution as at
     >>> result = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
@@ -65,24 +112,50 @@ def explain(
     """
     chosen = build_method(method)
     wanted = target if isinstance(target, Contrast) else named_target(target)
-    if not isinstance(per_output, bool):
-        raise InputError(f"Expected per_output=True or per_output=False, got {per_output!r}.")
-    if ablation not in ABLATIONS:
-        raise InputError(f"Expected an ablation out of {', '.join(map(repr, ABLATIONS))}, got {ablation!r}.")
+    for name, flag in (("per_output", per_output), ("ablate_special", ablate_special), ("dry_run", dry_run)):
+        if not isinstance(flag, bool):
+            raise InputError(f"Expected {name}=True or {name}=False, got {flag!r}.")
+    absent = check_ablation(ablation)
+    budget = check_budget(max_forwards, max_tokens, max_seconds)
     text = check_prompt(prompt)
     tokens_allowed = check_count("max_new_tokens", max_new_tokens)
     if type(seed) is not int or seed < 0:
         raise InputError(f"Expected the seed as an int from 0 on, got {seed!r}.")
     local = load(model)
     divided = divide(text, local.encode(text), units)
-    ids = _output_ids(local, divided, output, tokens_allowed)
-    reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) else read_output(ids, wanted)
-    problem = LocalProblem(local, divided, reading, output_units=units == "token", per_output=per_output)
+    guessed = dry_run and output is None
+    ids = divided.encoding.ids[-1:] * tokens_allowed if guessed else _output_ids(local, divided, output, tokens_allowed)
+    plain = read_output(ids, TARGETS["logprob"] if isinstance(wanted, Contrast) else wanted)
+    reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) and not guessed else plain
+    problem = LocalProblem(
+        local,
+        divided,
+        reading,
+        output_units=units == "token",
+        per_output=per_output,
+        ablation=absent,
+        ablate_special=ablate_special,
+        budget=budget,
+    )
+    if dry_run:
+        chosen.check(problem)
+        return estimate(problem, chosen, np.random.default_rng(seed))
     if isinstance(wanted, Contrast) and not wanted.alternatives:  # the model was asked for its runners-up
         problem.cost.forwards += 1
         problem.cost.tokens += len(divided.encoding.ids) + len(ids) - 1
+    record = {
+        "prompt": text,
+        "granularity": units,
+        "target": str(target),
+        "per_output": per_output,
+        "ablation": str(absent) if "value" in chosen.needs else None,
+        "model": local.describe(),
+    }
+    if resume is not None:
+        problem.remember(_evaluations(resume, record, ids))
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
+    errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)
     logprobs = problem.logprobs().tolist()
     n_prompt = len(divided.units)
     return Attribution(
@@ -90,27 +163,51 @@ def explain(
         output_scores=_earlier(scores[:, n_prompt:], per_output) if units == "token" else None,
         units=tuple(_prompt_units(local, divided)),
         outputs=tuple(map(Output, local.output_texts(divided.encoding.ids, ids), ids, logprobs)),
-        prompt=text,
-        granularity=units,
         method={
             "name": chosen.name,
             "options": chosen.options,
             "signed": chosen.signed,
             "unit": chosen.unit.format(target=reading.target.unit),
         },
-        target=str(target),
-        per_output=per_output,
-        ablation=ablation if "value" in chosen.needs else None,
         seed=seed,
-        model=local.describe(),
         cost=asdict(problem.cost),
-        notes=problem.notes,
+        notes=problem.notes | ({"partial": True} if problem.is_partial else {}),
+        errors=None if errors is None else errors[:, :n_prompt],
+        interactions=_interactions(problem, n_prompt),
+        evaluations=problem.evaluations if "value" in chosen.needs else None,
         versions={
             "attribution": attribution.__version__,
             "torch": torch.__version__,
             "transformers": version("transformers"),
         },
+        **record,
     )
+
+
+def _evaluations(resume: Attribution, record: dict[str, Any], ids: tuple[int, ...]) -> Evaluations:
+    """What was asked for an earlier result; `InputError` where that was another question."""
+    if not isinstance(resume, Attribution):
+        raise InputError(f"Expected the result to resume from, got {type(resume).__name__}.")
+    if resume.evaluations is None:
+        raise InputError(f"Expected a result with evaluations to resume from, {resume.method['name']} asks for none.")
+    other = [name for name, own in record.items() if getattr(resume, name) != own]
+    if tuple(output.id for output in resume.outputs) != ids:
+        other.append("output")
+    if other:
+        raise InputError(
+            f"Expected a result for the same question to resume from, got one with another {', '.join(other)}."
+        )
+    return resume.evaluations
+
+
+def _interactions(problem: LocalProblem, n_prompt: int) -> tuple[Interaction, ...]:
+    """The pairs within the prompt, the strongest first."""
+    found = [
+        Interaction(first, second, tuple(values.tolist()))
+        for (first, second), values in problem.interactions.items()
+        if second < n_prompt
+    ]
+    return tuple(sorted(found, key=lambda pair: -max(map(abs, pair.values))))
 
 
 def _earlier(scores: Float[np.ndarray, "target output"], per_output: bool) -> Float32[np.ndarray, "target output"]:

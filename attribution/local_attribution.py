@@ -26,9 +26,9 @@ from rich.console import Console
 from torch import Tensor
 
 from attribution.errors import InputError
+from attribution.local_problem import LocalProblem
 from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
-from attribution.problem import LocalProblem
 from attribution.prompt import Encoding, Prompt, PromptUnit, check_count, check_prompt
 from attribution.target import Target, named_target, read_output
 from attribution.views.table import TableView

@@ -14,6 +14,8 @@ from attribution.errors import InputError
 GRANULARITIES = ("token", "word")
 
 # A word or number with its marks, inner apostrophes, hyphens and decimal points; or one other character as it is seen.
+_PARAGRAPH: Any = regex.compile(r"\n\s*\n")
+_SENTENCE: Any = regex.compile(r"[.!?…][\p{Pe}\p{Pf}\"']*\s+|[。！？]|\n")
 _WORD: Any = regex.compile(r"[\w\p{M}]+(?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}]+)*|(?!\s)\X")
 
 Span = tuple[int, int]
@@ -106,6 +108,33 @@ def divide(text: str, encoding: Encoding, granularity: str) -> Prompt:
     else:
         units = _words(text, encoding, spans)
     return Prompt(text, encoding, tuple(units))
+
+
+def levels(prompt: Prompt, n_more: int = 0) -> list[list[int]]:
+    """How the units belong together, from coarse to fine: by paragraph, sentence and word.
+
+    On each level the number of every unit's group; `n_more` units behind the prompt are groups of their own together.
+    A level that divides nothing further is left out.
+    """
+    found: list[list[int]] = []
+    parts = (_PARAGRAPH, _SENTENCE, _WORD)
+    ends: set[int] = set()
+    for part in parts:
+        # What ends on a coarser level ends on a finer one.
+        ends |= {match.start() if part is _WORD else match.end() for match in part.finditer(prompt.text)}
+        edges = sorted(ends)
+        groups: list[int] = []
+        for unit in prompt.units:
+            own = prompt.unit_text(unit)
+            seen = unit.characters[0] + len(own) - len(own.lstrip())
+            before = groups[-1] if groups else 0
+            groups.append(before if unit.special else max(before, bisect_right(edges, seen)))
+        groups += [groups[-1] + 1 if groups else 0] * n_more
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        level = [numbers[group] for group in groups]
+        if level[-1] > (found[-1][-1] if found else 0) and level[-1] + 1 < len(level):
+            found.append(level)
+    return found
 
 
 def _without_overlap(encoding: Encoding) -> list[Span]:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from attribution.errors import InputError, MissingExtraError, ResultFileError
+from attribution.evaluations import Evaluations
 
 if TYPE_CHECKING:
     from attribution.views.text import TextView
@@ -55,6 +56,24 @@ class Output:
     logprob: float
 
 
+@dataclass(frozen=True)
+class Interaction:
+    """What two units of the prompt, given by their indices, do together beyond what each does alone.
+
+    Positive where they only work together, negative where one replaces the other; `values` has one number for every row
+    of scores, in their unit.
+    """
+
+    first: int
+    second: int
+    values: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """Summed over the output."""
+        return sum(self.values)
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """Which parts of a prompt made a model write each token of its output, and how this was found out.
@@ -62,7 +81,7 @@ class Attribution:
     `scores` is float32 `[output, unit]`; positive supports the output unless `method["signed"]` is False.
     `output_scores` is float32 `[output, output]`: what each earlier output token did for the later ones, 0 from the
     token itself on; it is None unless the units are tokens. Where not `per_output`, both have a single row, of the
-    output as a whole.
+    output as a whole. `errors` are the standard errors of `scores`, where the method estimates them by sampling.
     """
 
     scores: Float32[Array, "target unit"]
@@ -86,14 +105,20 @@ class Attribution:
     """Whether there is a row of scores for every output token; else there is one for the output as a whole."""
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the method found out about its own scores, its completeness error for instance."""
+    errors: Float32[Array, "target unit"] | None = None
+    interactions: tuple[Interaction, ...] = ()
+    """Pairs of units that stand out, the strongest first; only where the method looks for them."""
+    evaluations: Evaluations | None = None
+    """The ablated prompts that were asked, from which a run can be continued; kept in files, not in `to_dict`."""
 
     def __post_init__(self) -> None:
         rows = len(self.outputs) if self.per_output else 1
-        for name, columns in (("scores", len(self.units)), ("output_scores", len(self.outputs))):
+        units = len(self.units)
+        for name, columns in (("scores", units), ("output_scores", len(self.outputs)), ("errors", units)):
             given: Array | None = getattr(self, name)
             if given is not None and given.shape != (rows, columns):
                 raise InputError(f"Expected {name} of shape {(rows, columns)}, got {given.shape}.")
-        for name in ("scores", "output_scores"):
+        for name in ("scores", "output_scores", "errors"):
             given = getattr(self, name)
             if given is None:
                 continue
@@ -160,6 +185,7 @@ class Attribution:
         content = self._about()
         content["scores"] = self.scores.tolist()
         content["output_scores"] = None if self.output_scores is None else self.output_scores.tolist()
+        content["errors"] = None if self.errors is None else self.errors.tolist()
         return content
 
     def to_frame(self) -> Any:
@@ -179,6 +205,8 @@ class Attribution:
         for name in ("start", "end", "role", "special"):
             columns[name] = [getattr(self.units[u], name) for _, u in pairs]
         columns["score"] = self.scores.ravel().tolist()
+        if self.errors is not None:
+            columns["error"] = self.errors.ravel().tolist()
         for library in ("pandas", "polars"):
             try:
                 return import_module(library).DataFrame(columns)
@@ -210,8 +238,12 @@ class Attribution:
         """
         path = check_file(path)
         arrays = {"scores": np.ascontiguousarray(self.scores)}
-        if self.output_scores is not None:
-            arrays["output_scores"] = np.ascontiguousarray(self.output_scores)
+        for name in ("output_scores", "errors"):
+            if getattr(self, name) is not None:
+                arrays[name] = np.ascontiguousarray(getattr(self, name))
+        if self.evaluations is not None:
+            arrays["evaluations_keep"] = self.evaluations.keep.astype(np.uint8)
+            arrays["evaluations_values"] = np.ascontiguousarray(self.evaluations.values)
         content = to_safetensors(arrays, metadata={"attribution": json.dumps(self._about())})
         unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
         try:
@@ -254,11 +286,18 @@ class Attribution:
                 f"it was written by a newer version (schema {schema}, this one reads up to {SCHEMA}). "
                 "Type: pip install -U llm-attribution"
             )
+        keep, values = (arrays.pop(f"evaluations_{name}", None) for name in ("keep", "values"))
         if any(array.dtype != np.float32 for array in arrays.values()):
             raise ResultFileError("its scores are damaged: not float32 numbers.")
+        if keep is not None and values is not None:
+            about["evaluations"] = Evaluations(keep.astype(bool), values)
+        about["interactions"] = tuple(
+            Interaction(pair["first"], pair["second"], tuple(pair["values"])) for pair in about.get("interactions", ())
+        )
         about["units"] = tuple(Unit(**unit) for unit in about["units"])
         about["outputs"] = tuple(Output(**output) for output in about["outputs"])
-        result = cls(scores=arrays["scores"], output_scores=arrays.get("output_scores"), **about)
+        extra = {name: arrays.get(name) for name in ("output_scores", "errors")}
+        result = cls(scores=arrays["scores"], **extra, **about)
         result._check_record()
         return result
 
@@ -283,6 +322,12 @@ class Attribution:
             "method": all(isinstance(self.method[key], str) for key in ("name", "unit"))
             and isinstance(self.method["signed"], bool),
             "model": isinstance(self.model["name"], str),
+            "interactions": all(
+                type(i) is int and 0 <= i < len(self.units)
+                for pair in self.interactions
+                for i in (pair.first, pair.second)
+            )
+            and all(math.isfinite(value) for pair in self.interactions for value in pair.values),
             "cost": all(type(self.cost[key]) is int for key in ("forwards", "backwards", "tokens")),
         }
         damaged = [name for name, fine in whole.items() if not fine]
@@ -305,6 +350,7 @@ class Attribution:
             "model": dict(self.model),
             "cost": dict(self.cost),
             "notes": dict(self.notes),
+            "interactions": [asdict(pair) for pair in self.interactions],
             "versions": dict(self.versions),
         }
 

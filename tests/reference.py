@@ -54,3 +54,24 @@ def logprobs(model, prompt: list[int], output: list[int]) -> list[float]:
             logits = model(input_ids=torch.tensor([[*prompt, *output[:position]]]), use_cache=False).logits
         found.append(float(logits[0, -1].float().log_softmax(-1)[token]))
     return found
+
+
+def masked_logprobs(model, prompt: list[int], gone: set[int], output: list[int]) -> list[float]:
+    """Log-probability of each output token where nothing looks at some tokens of the prompt, a forward pass for each.
+
+    It is read at the last token before it that is still there. All tokens are where they were.
+    """
+    found = []
+    for position, token in enumerate(output):
+        ids = [*prompt, *output[:position]]
+        there = [0 if i in gone else 1 for i in range(len(ids))]
+        with torch.no_grad():
+            logits = model(
+                input_ids=torch.tensor([ids]),
+                attention_mask=torch.tensor([there]),
+                position_ids=torch.arange(len(ids))[None],
+                use_cache=False,
+            ).logits
+        last = max(i for i, kept in enumerate(there) if kept)
+        found.append(float(logits[0, last].float().log_softmax(-1)[token]))
+    return found

@@ -21,7 +21,8 @@ from attribution.methods.leave_one_out import LeaveOneOut
 from attribution.methods.saliency import Saliency
 from attribution.methods.smooth_grad import SmoothGrad
 from attribution.models.local import LocalModel
-from attribution.problem import LocalProblem, Problem, here
+from attribution.local_problem import LocalProblem
+from attribution.problem import Problem, here
 from attribution.prompt import divide
 from attribution.result import Attribution
 from attribution.target import Contrast, named_target, read_output
@@ -29,9 +30,19 @@ from tests.games import and_game, linear_game, or_game
 from tests.tiny import tiny_tokenizer
 
 PROMPT = "Sam has 3 apples and Sam has 5 apples."
+NOT_LINEAR = {"context_cite", "hierarchical", "interactions"}
+"""Methods whose scores of a sum are not the sum of the scores: of log-odds, or where the targets decide what is asked
+or what a sparse fit has."""
+ALWAYS_AS_MANY = {"leave_one_out", "exact_shapley", "banzhaf", "kernel_shap"}
+"""Of the methods that ask masks, those that ask as many as they said of few units; others may draw a mask again."""
 METHODS = [method.name for method in list_methods()]
 
 every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def prompt_for(name: str) -> str:
+    """A prompt of few enough units for the method, even when they are tokens and those of the output count too."""
+    return PROMPT if build_method(name).max_units is None else "Sam has 3"
 
 
 def attribute(method: Method, problem: Problem, seed: int = 0) -> torch.Tensor:
@@ -51,7 +62,7 @@ def problem_on(model: LocalModel, text: str = PROMPT, output: str = " The answer
 @pytest.mark.parametrize("units", ["token", "word"])
 def test_shape_and_finiteness(name: str, units: str, llama: LocalModel, gpt2: LocalModel) -> None:
     for model in (llama, gpt2):
-        result = explain(model, PROMPT, output=" The answer is", method=name, units=units)
+        result = explain(model, prompt_for(name), output=" The answer is", method=name, units=units)
         assert result.scores.shape == (len(result.outputs), len(result.units))
         assert result.scores.dtype == np.float32
         assert np.isfinite(result.scores).all()
@@ -99,17 +110,22 @@ def test_batch_size_changes_nothing(name: str, llama: LocalModel) -> None:
 
 @every_method
 def test_no_output_is_a_cause_of_itself_or_of_earlier_ones(name: str, llama: LocalModel) -> None:
-    problem = problem_on(llama, units="token", output_units=True)
-    scores = attribute(build_method(name), problem)[:, -problem.n_targets :]
-    assert torch.triu(scores).abs().max() < 1e-5  # what the method itself says, up to rounding
-    result = explain(llama, PROMPT, output=" The answer", method=name, units="token")
+    problem = problem_on(llama, prompt_for(name), units="token", output_units=True)
+    method = build_method(name)
+    scores = attribute(method, problem)[:, -problem.n_targets :]
+    if {"dummy", "deterministic"} & method.laws:  # else a sample's noise is in the score of a unit that does nothing
+        assert torch.triu(scores).abs().max() < 1e-5  # what the method itself says, up to rounding
+    elif method.targets is None and problem.errors is not None:  # then it is no larger than its error allows
+        errors = problem.errors[:, -problem.n_targets :]
+        assert (torch.triu(scores).abs() <= 5 * errors + 1e-5).all()
+    result = explain(llama, prompt_for(name), output=" The answer", method=name, units="token")
     assert result.output_scores is not None
     assert not np.triu(result.output_scores).any()
 
 
 @every_method
 def test_round_trip(name: str, llama: LocalModel, tmp_path) -> None:
-    result = explain(llama, PROMPT, output=" The", method=name, units="token")
+    result = explain(llama, prompt_for(name), output=" The", method=name, units="token")
     result.save(tmp_path / "r.safetensors")
     assert Attribution.load(tmp_path / "r.safetensors").to_dict() == result.to_dict()
 
@@ -118,7 +134,12 @@ def test_round_trip(name: str, llama: LocalModel, tmp_path) -> None:
 def test_cost_is_what_was_said(name: str) -> None:
     game, method = linear_game(), build_method(name)
     attribute(method, game)
-    assert method.cost(game.n_units, game.n_targets) == game.cost
+    said = method.cost(game.n_units, game.n_targets)
+    assert said.forwards <= 2**game.n_units or method.needs != {"value"}  # the same mask costs nothing again
+    if method.needs == {"value"} and name not in ALWAYS_AS_MANY:
+        assert 2 <= game.cost.forwards <= said.forwards
+        game.cost.forwards = said.forwards
+    assert said == game.cost
 
 
 @every_method
@@ -158,14 +179,14 @@ def test_dummy(name: str) -> None:
 @promising("additive")
 def test_additive(name: str) -> None:
     game = linear_game()
-    assert torch.allclose(attribute(build_method(name), game), game.worth.T, atol=1e-5)
+    assert torch.allclose(attribute(build_method(name), game).float(), game.worth.T, atol=1e-5)
 
 
 @promising("complete")
 def test_complete(name: str) -> None:
     game = linear_game()
     difference = game.value(game.everything()) - game.value(~game.everything())
-    assert torch.allclose(attribute(build_method(name), game).sum(1), difference[0], atol=1e-5)
+    assert torch.allclose(attribute(build_method(name), game).sum(1).float(), difference[0], atol=1e-5)
 
 
 @promising("nonnegative")
@@ -226,18 +247,21 @@ def test_a_span_is_the_output_as_a_whole(name: str, llama: LocalModel) -> None:
     """Where scores are linear in the target, those of the sum are the sum of those; one product for each pass."""
     method = IntegratedGradients(tolerance=None) if name == "integrated_gradients" else build_method(name)
     rows, span = (
-        explain(llama, PROMPT, output=" The answer", method=method, units="token", per_output=each)
+        explain(llama, prompt_for(name), output=" The answer", method=method, units="token", per_output=each)
         for each in (True, False)
     )
     assert span.scores.shape == (1, len(span.units))
+    assert np.array_equal(span.total(), span.scores[0])
+    if name in NOT_LINEAR:
+        return
     assert span.cost["forwards"] == rows.cost["forwards"]
     assert span.cost["backwards"] * len(span.outputs) == rows.cost["backwards"]
-    assert np.array_equal(span.total(), span.scores[0])
     if method.signed or name == "attention_rollout":
         assert np.allclose(span.total(), rows.total(), atol=1e-4 * np.abs(rows.scores).max())
         assert span.output_scores is not None
         assert rows.output_scores is not None
-        assert np.allclose(span.output_scores[0], rows.output_scores.sum(0), atol=1e-4 * np.abs(rows.scores).max())
+        if {"dummy", "deterministic"} & method.laws:  # else the noise of no cause was taken out of the rows alone
+            assert np.allclose(span.output_scores[0], rows.output_scores.sum(0), atol=1e-4 * np.abs(rows.scores).max())
     else:  # a norm of the sum is at most the sum of the norms
         assert (span.total() <= rows.total() * (1 + 1e-5)).all()
 
@@ -247,6 +271,11 @@ def test_a_span_is_the_output_as_a_whole(name: str, llama: LocalModel) -> None:
 )
 @every_method
 def test_every_target(name: str, target, llama: LocalModel) -> None:
+    method = build_method(name)
+    if method.targets is not None:
+        with pytest.raises(CapabilityError, match=f"{name} explains the target .*, got "):
+            explain(llama, PROMPT, output=" The answer", method=name, target=target)
+        return
     result = explain(llama, PROMPT, output=" The answer", method=name, target=target)
     assert np.isfinite(result.scores).all()
     assert result.scores.any()

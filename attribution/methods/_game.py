@@ -42,3 +42,16 @@ class Game:
         units = torch.zeros(len(scores), self._problem.n_units, dtype=torch.float64)
         units[:, self._players] = torch.from_numpy(np.ascontiguousarray(scores)).double()
         return units
+
+
+def count_known(values: Float64[np.ndarray, "batch target"]) -> int:
+    """How many rows come before the first that is unknown.
+
+    What a sample is cut to: known rows after that one are those that were drawn before, and would count twice.
+    """
+    return int(np.append(np.isnan(values).any(1), True).argmax())
+
+
+def count_distinct(keep: Bool[np.ndarray, "batch player"]) -> int:
+    """How many different masks there are."""
+    return len(np.unique(np.packbits(keep, axis=1), axis=0))

@@ -13,10 +13,10 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
@@ -35,6 +35,18 @@ _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 """What surrounds a block's first computation and its repetition in the backward pass."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a model keeps of a text that it has read: for every layer its keys and values, `[1, head, token, embed]`."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """How many bytes it keeps of each token."""
+        return sum(part[:, :, :1].numel() * part.element_size() for pair in self.layers for part in pair)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,8 @@ class LocalModel:
         # An adapter around a model passes on what it does not know itself.
         inner = self.model.get_base_model() if callable(getattr(model, "get_base_model", None)) else self.model
         self._lock = _locks.setdefault(self.model, RLock())
-        self._takes_rows = "logits_to_keep" in signature(inner.forward).parameters
+        self._inputs = frozenset(signature(inner.forward).parameters)
+        self._takes_rows = "logits_to_keep" in self._inputs
 
     # What it is
 
@@ -316,17 +329,102 @@ class LocalModel:
         if rows is None or self._takes_rows:
             rows_asked = {} if rows is None else {"logits_to_keep": rows}
             return _checked(self.model(input_ids=ids, use_cache=False, **rows_asked).logits)
-        here = get_ident()
-
-        def select(_module: nn.Module, inputs: Any) -> Any:
-            """The head is given only what it is asked for, unless another thread asks."""
-            return (inputs[0][:, rows.to(inputs[0].device)], *inputs[1:]) if get_ident() == here else inputs
-
-        handle = self.model.get_output_embeddings().register_forward_pre_hook(select)
-        try:
+        with self._head_given(lambda states: states[:, rows.to(states.device)]):
             return _checked(self.model(input_ids=ids, use_cache=False).logits)
+
+    def logits_of(
+        self, ids: Int[Tensor, "batch token"], reads: Int[Tensor, " row"], **inputs: Any
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Next-token logits at single places, given as indices into the batch laid end to end, in at least float32.
+
+        `inputs` reach the model as they are. Raises `NonFiniteError` where one of the logits is NaN.
+        """
+        return self._answer(ids, reads, {"use_cache": False} | inputs)[0]
+
+    def read_through(
+        self, ids: Int[Tensor, "1 token"], reads: Int[Tensor, " row"]
+    ) -> tuple[Float[Tensor, "row vocabulary"], Memory | None]:
+        """Next-token logits at single places of a text, and the keys and values of all of its tokens.
+
+        The memory is None where the model keeps something else than keys and values of every token.
+        """
+        logits, answer = self._answer(ids, reads, {"use_cache": True})
+        layers = getattr(getattr(answer, "past_key_values", None), "layers", None)
+        pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers or ()]
+        whole = all(
+            isinstance(part, Tensor) and part.ndim == 4 and part.shape[2] == ids.shape[1] for p in pairs for part in p
+        )
+        return logits, Memory(tuple(cast("list[tuple[Tensor, Tensor]]", pairs))) if pairs and whole else None
+
+    def logits_after(
+        self,
+        memory: Memory | None,
+        length: int,
+        ids: Int[Tensor, "batch token"],
+        positions: Int[Tensor, "batch token"],
+        sees: Bool[Tensor, "batch token seen"],
+        reads: Int[Tensor, " row"],
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Next-token logits as `logits_of` gives them, of texts that look back at the first `length` remembered tokens.
+
+        `sees` says which of these, and after them which of its own batch row's tokens, a token looks at.
+        """
+        dtype = self.model.dtype
+        mask = torch.zeros(sees.shape, dtype=dtype, device=ids.device)
+        mask.masked_fill_(~sees.to(ids.device), torch.finfo(dtype).min)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(memory.layers if memory is not None else ()):
+            seen = [part[:, :, :length].expand(len(ids), -1, -1, -1) for part in (keys, values)]
+            cache.update(*seen, layer)
+        inputs = {"attention_mask": mask[:, None], "position_ids": positions, "past_key_values": cache}
+        return self._answer(ids, reads, {"use_cache": True} | inputs)[0]
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether a token's position and what it looks at can be given to it."""
+        names = {"attention_mask", "position_ids", "past_key_values"}
+        known = {"sdpa", "eager"}
+        return names <= self._inputs and getattr(self.model.config, "_attn_implementation", None) in known
+
+    @property
+    def attention_window(self) -> int | None:
+        """How far back some layer's attention reaches; None where every layer sees all that comes before."""
+        config = self.model.config.get_text_config()
+        widths = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        return min((int(width) for width in widths if width), default=None)
+
+    def _answer(self, ids: Tensor, reads: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
+        """The logits at single places of the batch, and the model's whole answer."""
+        given = {name: value for name, value in inputs.items() if name in self._inputs or name == "use_cache"}
+        with self._head_given(lambda states: states.flatten(0, 1)[reads.to(states.device)][None]) as was_given:
+            answer = self.model(input_ids=ids, **given)
+        logits = answer.logits
+        if not was_given:  # its head is no module of its own
+            logits = logits.flatten(0, 1)[reads.to(logits.device)][None]
+        return _checked(logits)[0], answer
+
+    @contextmanager
+    def _head_given(self, select: Callable[[Tensor], Tensor]) -> Generator[list[bool]]:
+        """The head is given only what is selected of what the blocks gave, unless another thread asks.
+
+        What it yields has something in it once the head was given anything.
+        """
+        here = get_ident()
+        was_given: list[bool] = []
+
+        def choose(_module: nn.Module, inputs: Any) -> Any:
+            if get_ident() != here:
+                return inputs
+            was_given.append(True)
+            return (select(inputs[0]), *inputs[1:])
+
+        head = self.model.get_output_embeddings()
+        handle = None if head is None else head.register_forward_pre_hook(choose)
+        try:
+            yield was_given
         finally:
-            handle.remove()
+            if handle is not None:
+                handle.remove()
 
     def logits_at(
         self,

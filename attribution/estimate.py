@@ -1,0 +1,99 @@
+"""Estimate: what an attribution would cost, before anything is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attribution.engine.flops import count_flops, measure_speed
+from attribution.local_problem import LocalProblem
+from attribution.method import Method
+from attribution.problem import PLAIN, Cost, Place, Problem, Reduce, Rules, here
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a method would cost at most on a prompt.
+
+    `forwards` and `backwards` count prompts, `tokens` those of all forward passes, `flops` the floating-point
+    operations, `bytes` about what the largest pass takes besides the model, `seconds` about how long it would take, by
+    the speed that the model showed on one short text. Budgets and what `resume` knows are not counted in.
+    """
+
+    forwards: int
+    backwards: int
+    tokens: int
+    flops: float
+    bytes: float
+    seconds: float
+
+    def __str__(self) -> str:
+        passes = [f"{self.forwards:,} forwards"] + [f"{self.backwards:,} backwards"] * bool(self.backwards)
+        parts = (
+            " + ".join(passes),
+            f"{self.tokens:,} tokens",
+            f"{self.flops / 1e12:.3g} TFLOP",
+            f"{self.bytes / 2**20:,.0f} MiB",
+            f"about {self.seconds:.2g} s",
+        )
+        return "at most " + ", ".join(parts)
+
+
+def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) -> Estimate:
+    """What the method would cost on this problem.
+
+    A method that asks ablated prompts is rehearsed: it is given random numbers for what the model would say. What it
+    asked then is what is counted, and where it might ask more, as much more of the same.
+    """
+    n_units, n_targets = int(problem.removable.sum()), problem.n_targets
+    expected = method.cost(n_units, n_targets)
+    flops = count_flops(problem.model)
+    length = problem.n_tokens
+    forwards, tokens, backwards = expected.forwards, expected.forwards * length, expected.backwards
+    spent = flops.forward(tokens, tokens * length / 2, forwards * n_targets)
+    most = 0.0
+    if "value" in method.needs:
+        rehearsal = Rehearsal(problem)
+        method.attribute(rehearsal, rng)
+        plan = problem.plan(torch.stack(list(rehearsal.asked.values())))
+        more = max(1.0, expected.forwards / len(rehearsal.asked))
+        forwards, tokens = round(len(rehearsal.asked) * more) * problem.n_readings, round(plan.tokens * more)
+        spent, most = flops.forward(plan.tokens, plan.pairs, plan.rows) * more, plan.bytes
+    if "gradients" in method.needs:
+        most = problem.bytes_of_gradients()
+    if backwards:
+        spent += flops.forward(backwards * length, backwards * length**2 / 2, backwards)
+    return Estimate(forwards, backwards, tokens, spent, most, spent / measure_speed(problem.model))
+
+
+class Rehearsal(Problem):
+    """A problem that answers with random numbers and writes down which masks it was asked."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.n_units, self.n_targets, self.n_outputs = problem.n_units, problem.n_targets, problem.n_outputs
+        self.target, self.removable, self.levels = problem.target, problem.removable, problem.levels
+        self.offers, self.cost, self.notes = problem.offers, Cost(), {}
+        self.errors, self.interactions = None, {}
+        self.asked: dict[bytes, Tensor] = {}
+        self._answers: dict[bytes, Tensor] = {}
+        self._generator = torch.Generator().manual_seed(0)
+
+    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
+        masks = keep | ~self.removable
+        keys = [mask.numpy().tobytes() for mask in masks]
+        for key, mask in zip(keys, masks, strict=True):
+            if key not in self.asked:
+                self.asked[key] = mask
+                self._answers[key] = -torch.rand(self.n_targets, generator=self._generator)
+        return torch.stack([self._answers[key] for key in keys])
+
+    def gradients(
+        self, reduce: Reduce, places: tuple[Place, ...] = (here,), rules: Rules = PLAIN
+    ) -> Float[Tensor, "target unit"]:
+        raise NotImplementedError("only what asks ablated prompts is rehearsed")
+
+    value_at = baseline = attention = gradients

@@ -1,0 +1,274 @@
+"""LocalProblem: what methods may ask of a prompt and its output on a model of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attribution.absence import Replace
+from attribution.engine import attention, backward, forward
+from attribution.engine.ablation import Ablation, Allowed, Plan
+from attribution.engine.attention import Step
+from attribution.engine.backward import Reduce
+from attribution.engine.forward import Place, here
+from attribution.engine.probe import probe
+from attribution.engine.rules import PLAIN, Rules
+from attribution.errors import InputError
+from attribution.evaluations import Evaluations
+from attribution.layouts import Layouts
+from attribution.models.local import LocalModel
+from attribution.problem import Baseline, Budget, Cost, Need, Problem
+from attribution.prompt import Prompt, levels
+from attribution.target import TARGETS, Reading
+
+
+class LocalProblem(Problem):
+    """A prompt and a reading of what follows it, on a model of transformers.
+
+    `ablation` says what an absent unit means (see `absence`). Special tokens (BOS) are never removed, whatever a mask
+    says, unless `ablate_special`. With `output_units` each token of the output is a unit too. Without `per_output`
+    there is one target, the sum over the output tokens. Of the `budget`, time runs from now on.
+
+    Raises `ContextWindowError` where prompt and output are too long for the model, `InputError` where texts to replace
+    units by do not fit.
+    """
+
+    def __init__(
+        self,
+        model: LocalModel,
+        prompt: Prompt,
+        reading: Reading,
+        *,
+        output_units: bool = False,
+        per_output: bool = True,
+        ablation: str | Replace = "delete",
+        ablate_special: bool = False,
+        budget: Budget | None = None,
+        tokens_at_once: int | None = None,
+    ) -> None:
+        n_prompt, n_output = len(prompt.encoding.ids), len(reading.output)
+        model.check_length(n_prompt, max(map(len, reading.texts)))
+        self.n_units = len(prompt.units) + n_output * output_units
+        self.n_targets = n_output if per_output else 1
+        self.n_outputs = 1 if per_output else n_output
+        self.target = reading.target.name if reading.is_plain else "contrast"
+        self.offers: frozenset[Need] = frozenset({"value", "gradients", "attention"})
+        self.cost = Cost()
+        self.notes: dict[str, Any] = {}
+        self.errors: Tensor | None = None
+        self.interactions: dict[tuple[int, int], Tensor] = {}
+        self.is_partial = False
+        """Whether the budget ended before everything that was asked was computed."""
+        self._model = model
+        self._prompt = prompt
+        self._reading = reading
+        self._rows = (
+            torch.eye(n_output, dtype=torch.float32) if per_output else torch.ones(1, n_output, dtype=torch.float32)
+        )
+        """What each target is of the output tokens' numbers."""
+        self._tokens_at_once = tokens_at_once
+        self._logprobs: Tensor | None = None
+        spans = [unit.tokens for unit in prompt.units]
+        if output_units:
+            spans += [(i, i + 1) for i in range(n_prompt, n_prompt + n_output)]
+        owners = torch.full((n_prompt + n_output,), -1)
+        for index, (start, end) in enumerate(spans):
+            owners[start:end] = index
+        self._owners = owners
+        """The unit of every token of prompt and output; -1 for an output token that is no unit."""
+        special = torch.tensor([unit.special for unit in prompt.units] + [False] * n_output * output_units)
+        self.removable = torch.ones_like(special) if ablate_special else ~special
+        self.levels = tuple(map(torch.tensor, levels(prompt, n_output * output_units)))
+        self._always = owners < 0
+        self._always[:n_prompt] = torch.tensor(prompt.encoding.special)
+        """The tokens that no place moves."""
+        self._budget = budget or Budget()
+        seconds = self._budget.max_seconds
+        self._until = None if seconds is None else monotonic() + seconds
+        self._layouts = Layouts(model, prompt, reading, owners, self.removable, ablation)
+        self._engine = Ablation(model, self._layouts.whole, tokens_at_once)
+        self._known: dict[bytes, Tensor] = {}
+
+    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
+        masks = (keep | ~self.removable).numpy()
+        keys = [mask.tobytes() for mask in masks]
+        missing = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self._known}
+        left = self._left()
+        if left.forwards is not None:
+            missing = dict(list(missing.items())[: max(0, left.forwards) // self._layouts.count])
+        if missing:
+            for key, found in zip(missing, self._compute(list(missing.values()), left), strict=True):
+                if not found.isnan().any():
+                    self._known[key] = found
+        self.is_partial |= any(key not in self._known for key in keys)
+        unknown = torch.full((self.n_targets,), torch.nan, dtype=self._rows.dtype)
+        return torch.stack([self._known.get(key, unknown) for key in keys])
+
+    def remember(self, evaluations: Evaluations) -> None:
+        """Takes these values as known, so that they are not computed again.
+
+        Raises `InputError` where they are of another number of units or targets.
+        """
+        shape = (evaluations.keep.shape[1], evaluations.values.shape[1])
+        if shape != (self.n_units, self.n_targets):
+            raise InputError(
+                f"Expected evaluations of {self.n_units} units and {self.n_targets} targets, got {shape[0]} and "
+                f"{shape[1]}."
+            )
+        values = torch.from_numpy(evaluations.values.copy())
+        self._known |= {keep.tobytes(): found for keep, found in zip(evaluations.keep, values, strict=True)}
+
+    def plan(self, keep: Bool[Tensor, "batch unit"]) -> Plan:
+        """What asking for these would take, were nothing known yet."""
+        masks = (keep | ~self.removable).numpy()
+        return self._engine.plan([remainder for mask in masks for remainder in self._layouts.remainders(mask)])
+
+    @property
+    def model(self) -> LocalModel:
+        """The model that is asked."""
+        return self._model
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens prompt and output have that are read."""
+        return len(self._owners) - 1
+
+    @property
+    def n_readings(self) -> int:
+        """How many ablated prompts the model reads for one mask."""
+        return self._layouts.count
+
+    def bytes_of_gradients(self) -> float:
+        """About what one forward pass keeps for the backward pass."""
+        return probe(self._model).bytes_kept(len(self._reading.texts), self.n_tokens)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """Every mask that was asked and its values, those too that were known before."""
+        keep = [np.frombuffer(key, dtype=bool) for key in self._known]
+        values = [found.float().numpy() for found in self._known.values()]
+        return Evaluations(
+            np.stack(keep) if keep else np.zeros((0, self.n_units), dtype=bool),
+            np.stack(values) if values else np.zeros((0, self.n_targets), dtype=np.float32),
+        )
+
+    def _left(self) -> Allowed:
+        """What the budget still allows."""
+        forwards, tokens = self._budget.max_forwards, self._budget.max_tokens
+        return Allowed(
+            forwards=None if forwards is None else forwards - self.cost.forwards,
+            tokens=None if tokens is None else tokens - self.cost.tokens,
+            until=self._until,
+        )
+
+    def _compute(self, masks: Sequence[np.ndarray], allowed: Allowed) -> Float[Tensor, "batch target"]:
+        """Every target for these masks, none of them twice; NaN where the budget ended before."""
+        remainders = [remainder for mask in masks for remainder in self._layouts.remainders(mask)]
+        found, spent = self._engine.scores(remainders, self._reading.target, allowed)
+        self.cost.forwards += spent.forwards
+        self.cost.tokens += spent.tokens
+        read = self._layouts.read(found)
+        whole = [index for index, mask in enumerate(masks) if mask.all()]
+        if self._reading.is_plain and self._reading.target is TARGETS["logprob"] and whole:
+            self._logprobs = read[whole[0]].float() if read[whole[0]].isfinite().all() else None
+        return read @ (self._rows @ self._reading.weights).to(read.dtype).T
+
+    def logprobs(self) -> Float[Tensor, " output"]:
+        """The log-probability of each output token after the whole prompt, in nats."""
+        if self._logprobs is None:  # else a question before has computed them along the way
+            found, spent = self._engine.scores([self._layouts.whole], TARGETS["logprob"])
+            self.cost.forwards += spent.forwards
+            self.cost.tokens += spent.tokens
+            self._logprobs = found[0].float()
+        return self._logprobs
+
+    def lacks(self, need: Need) -> str:
+        return probe(self._model).fault if need == "gradients" else super().lacks(need)
+
+    def gradients(
+        self, reduce: Reduce, places: Sequence[Place] = (here,), rules: Rules = PLAIN
+    ) -> Float[Tensor, "target unit"]:
+        ids = self._prompt.encoding.ids
+        table, logprobs = backward.gradients(
+            self._model,
+            ids,
+            self._reading,
+            reduce,
+            rows=self._rows,
+            places=places,
+            vary=~self._always,
+            rules=rules,
+            tokens_at_once=self._tokens_at_once,
+        )
+        self._logprobs = self._logprobs if logprobs is None else logprobs
+        self._count(len(places), len(table))
+        return self._by_unit(table)
+
+    def value_at(self, places: Sequence[Place]) -> Float[Tensor, "place target"]:
+        found, logprobs = forward.values(
+            self._model, self._prompt.encoding.ids, self._reading, places, vary=~self._always
+        )
+        if places[0] is here:
+            self._logprobs = logprobs
+        self._count(len(places), 0)
+        return found @ self._rows.T
+
+    def _count(self, n_places: int, n_rows: int) -> None:
+        texts = self._reading.texts
+        self.cost.forwards += n_places * len(texts)
+        self.cost.backwards += n_places * n_rows * len(texts)
+        self.cost.tokens += n_places * sum(len(self._prompt.encoding.ids) + len(text) - 1 for text in texts)
+
+    def _by_unit(self, table: Float[Tensor, "target token"]) -> Float[Tensor, "target unit"]:
+        owned = self._owners >= 0
+        sums = torch.zeros(len(table), self.n_units, dtype=torch.float32)
+        return sums.index_add_(1, self._owners[owned], table[:, owned].float())
+
+    def baseline(self, kind: Baseline, *, text: str = "", seed: int = 0) -> Float[Tensor, "token embed"]:
+        model, n_read = self._model, len(self._owners) - 1
+        own = model.embed([*self._prompt.encoding.ids, *self._reading.output][:-1])
+        if kind == "mean":
+            found = model.mean_embedding()
+        elif kind == "padding":
+            found = model.embed([model.padding_id])
+        elif kind == "random":
+            drawn = torch.randint(model.vocabulary_size, (n_read,), generator=torch.Generator().manual_seed(seed))
+            found = model.embed(drawn.tolist())
+        elif kind == "text":
+            found = model.embed(self._stand_ins(text)[:n_read])
+        else:
+            found = own.new_zeros(())
+        with torch.inference_mode(False):
+            return torch.where(self._always[:n_read, None].to(own.device), own, found)
+
+    def _stand_ins(self, text: str) -> list[int]:
+        """The ids that a text puts in the place of prompt and output."""
+        encoding = self._prompt.encoding
+        given = self._model.check_ids(self._model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        own = sum(not special for special in encoding.special)
+        if len(given) == 1:
+            return list(given) * len(self._owners)
+        if len(given) != own:
+            raise InputError(
+                f"Expected a baseline text of 1 token or of {own}, as many as the prompt has, got {len(given)} in "
+                f"{text!r}."
+            )
+        rest = iter(given)
+        prompt = [i if special else next(rest) for i, special in zip(encoding.ids, encoding.special, strict=True)]
+        return [*prompt, *self._reading.output]
+
+    def attention(self, step: Step) -> Float[Tensor, "target unit"]:
+        ids = [*self._prompt.encoding.ids, *self._reading.output][:-1]
+        first = len(self._prompt.encoding.ids) - 1
+        asked = torch.zeros(len(self._rows), len(ids), dtype=torch.float32)
+        asked[:, first:] = self._rows
+        relevance = attention.fold_attention(self._model, ids, asked, step)
+        self.cost.forwards += 1
+        self.cost.tokens += len(ids)
+        return self._by_unit(torch.nn.functional.pad(relevance, (0, 1)))
