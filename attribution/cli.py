@@ -129,7 +129,7 @@ def methods(
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method", no_wrap=True)
-    table.add_column(f"passes for {n_units} units and {n_targets} outputs", max_width=22)
+    table.add_column(f"passes at most, for {n_units} units and {n_targets} outputs", max_width=24)
     table.add_column("what a score is")
     for method in known:
         cost = method.cost(n_units, n_targets)

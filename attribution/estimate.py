@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from attribution.engine.flops import count_flops, measure_speed
 from attribution.local_problem import LocalProblem
 from attribution.method import Method
-from attribution.problem import PLAIN, Cost, Place, Problem, Reduce, Rules, here
+from attribution.problem import PLAIN, Baseline, Cost, Place, Problem, Reduce, Rules, Step, here
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,21 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
     expected = method.cost(n_units, n_targets)
     flops = count_flops(problem.model)
     length = problem.n_tokens
-    forwards, tokens, backwards = expected.forwards, expected.forwards * length, expected.backwards
+    # What the output's own log-probabilities take is one more, where nothing else tells them.
+    forwards, backwards = expected.forwards + 1, expected.backwards
+    tokens = forwards * length
     spent = flops.forward(tokens, tokens * length / 2, forwards * n_targets)
     most = 0.0
     if "value" in method.needs:
         rehearsal = Rehearsal(problem)
         method.attribute(rehearsal, rng)
-        plan = problem.plan(torch.stack(list(rehearsal.asked.values())))
-        more = max(1.0, expected.forwards / len(rehearsal.asked))
-        forwards, tokens = round(len(rehearsal.asked) * more) * problem.n_readings, round(plan.tokens * more)
-        spent, most = flops.forward(plan.tokens, plan.pairs, plan.rows) * more, plan.bytes
+        plans = problem.plans(rehearsal.rounds)
+        asked = sum(map(len, rehearsal.rounds))
+        more = max(1.0, expected.forwards / asked)
+        forwards = round(asked * more) * problem.n_readings
+        tokens = round(sum(plan.tokens for plan in plans) * more)
+        spent = sum(flops.forward(plan.tokens, plan.pairs, plan.rows) for plan in plans) * more
+        most = max(plan.bytes for plan in plans)
     if "gradients" in method.needs:
         most = problem.bytes_of_gradients()
     if backwards:
@@ -71,29 +77,37 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
 
 
 class Rehearsal(Problem):
-    """A problem that answers with random numbers and writes down which masks it was asked."""
+    """A problem that answers with random numbers and writes down which masks it was asked; it knows nothing else."""
 
     def __init__(self, problem: Problem) -> None:
         self.n_units, self.n_targets, self.n_outputs = problem.n_units, problem.n_targets, problem.n_outputs
         self.target, self.removable, self.levels = problem.target, problem.removable, problem.levels
         self.offers, self.cost, self.notes = problem.offers, Cost(), {}
         self.errors, self.interactions = None, {}
-        self.asked: dict[bytes, Tensor] = {}
+        self.rounds: list[Tensor] = []
+        """The masks that were new, call by call."""
         self._answers: dict[bytes, Tensor] = {}
         self._generator = torch.Generator().manual_seed(0)
 
     def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
         masks = keep | ~self.removable
         keys = [mask.numpy().tobytes() for mask in masks]
-        for key, mask in zip(keys, masks, strict=True):
-            if key not in self.asked:
-                self.asked[key] = mask
-                self._answers[key] = -torch.rand(self.n_targets, generator=self._generator)
+        new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self._answers}
+        if new:
+            self.rounds.append(torch.stack(list(new.values())))
+            self._answers |= {key: -torch.rand(self.n_targets, generator=self._generator) for key in new}
         return torch.stack([self._answers[key] for key in keys])
 
     def gradients(
-        self, reduce: Reduce, places: tuple[Place, ...] = (here,), rules: Rules = PLAIN
+        self, reduce: Reduce, places: Sequence[Place] = (here,), rules: Rules = PLAIN
     ) -> Float[Tensor, "target unit"]:
-        raise NotImplementedError("only what asks ablated prompts is rehearsed")
+        raise NotImplementedError
 
-    value_at = baseline = attention = gradients
+    def value_at(self, places: Sequence[Place]) -> Float[Tensor, "place target"]:
+        raise NotImplementedError
+
+    def baseline(self, kind: Baseline, *, text: str = "", seed: int = 0) -> Float[Tensor, "token embed"]:
+        raise NotImplementedError
+
+    def attention(self, step: Step) -> Float[Tensor, "target unit"]:
+        raise NotImplementedError

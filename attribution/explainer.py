@@ -143,7 +143,7 @@ def explain(
     if isinstance(wanted, Contrast) and not wanted.alternatives:  # the model was asked for its runners-up
         problem.cost.forwards += 1
         problem.cost.tokens += len(divided.encoding.ids) + len(ids) - 1
-    record = {
+    record: dict[str, Any] = {
         "prompt": text,
         "granularity": units,
         "target": str(target),
@@ -152,7 +152,7 @@ def explain(
         "model": local.describe(),
     }
     if resume is not None:
-        problem.remember(_evaluations(resume, record, ids))
+        problem.remember(_evaluations(resume, record, ids), [output.logprob for output in resume.outputs])
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)

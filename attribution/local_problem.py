@@ -110,8 +110,8 @@ class LocalProblem(Problem):
         unknown = torch.full((self.n_targets,), torch.nan, dtype=self._rows.dtype)
         return torch.stack([self._known.get(key, unknown) for key in keys])
 
-    def remember(self, evaluations: Evaluations) -> None:
-        """Takes these values as known, so that they are not computed again.
+    def remember(self, evaluations: Evaluations, logprobs: Sequence[float]) -> None:
+        """Takes these values as known, and these log-probabilities of the output, so that none is computed again.
 
         Raises `InputError` where they are of another number of units or targets.
         """
@@ -122,12 +122,16 @@ class LocalProblem(Problem):
                 f"{shape[1]}."
             )
         values = torch.from_numpy(evaluations.values.copy())
+        self._logprobs = torch.tensor(logprobs, dtype=torch.float32)
         self._known |= {keep.tobytes(): found for keep, found in zip(evaluations.keep, values, strict=True)}
 
-    def plan(self, keep: Bool[Tensor, "batch unit"]) -> Plan:
-        """What asking for these would take, were nothing known yet."""
-        masks = (keep | ~self.removable).numpy()
-        return self._engine.plan([remainder for mask in masks for remainder in self._layouts.remainders(mask)])
+    def plans(self, rounds: Sequence[Bool[Tensor, "batch unit"]]) -> list[Plan]:
+        """What asking for these masks would take, one round of them after the other, were nothing known yet."""
+        found: list[Plan] = []
+        for masks in rounds:
+            remainders = [left for mask in (masks | ~self.removable).numpy() for left in self._layouts.remainders(mask)]
+            found.append(self._engine.plan(remainders, remembered=any(plan.looks_back for plan in found)))
+        return found
 
     @property
     def model(self) -> LocalModel:

@@ -97,8 +97,8 @@ def list_methods() -> tuple[Method, ...]:
     """Every attribution method with its default options, by name; each knows its `summary`, `needs`, `laws` and `cost`.
 
     >>> import attribution as at
-    >>> [method.name for method in at.list_methods() if "gradients" not in method.needs]
-    ['attention_rollout', 'leave_one_out']
+    >>> [method.name for method in at.list_methods() if method.max_units]
+    ['exact_shapley']
     """
     return tuple(kind() for kind in _discover().values())
 

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,10 +63,13 @@ def check_budget(max_forwards: object, max_tokens: object, max_seconds: object) 
     counts = {"max_forwards": max_forwards, "max_tokens": max_tokens}
     given: dict[str, Any] = {name: None if n is None else check_count(name, n) for name, n in counts.items()}
     if max_seconds is not None:
-        real = isinstance(max_seconds, (int, float)) and not isinstance(max_seconds, bool)
-        if not real or not 0 < float(max_seconds) < math.inf:
+        try:
+            seconds = math.nan if isinstance(max_seconds, (str, bytes, bool)) else float(cast(Any, max_seconds))
+        except (TypeError, ValueError, OverflowError):
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
             raise InputError(f"Expected max_seconds as a number above 0, got {max_seconds!r}.")
-        given["max_seconds"] = float(max_seconds)
+        given["max_seconds"] = seconds
     return Budget(**given)
 
 

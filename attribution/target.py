@@ -19,7 +19,11 @@ def _logit(logits: Float[Tensor, "*batch output vocabulary"], ids: Int[Tensor, "
 
 
 def _logprob(logits: Float[Tensor, "*batch output vocabulary"], ids: Int[Tensor, " output"]) -> Tensor:
-    return _logit(logits, ids) - logits.logsumexp(-1)
+    # Against all other tokens, so that it is exact also where its probability is all but 1.
+    own = _logit(logits, ids)
+    index = ids.expand(logits.shape[:-1]).unsqueeze(-1)
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    return -torch.nn.functional.softplus(others - own)
 
 
 def _prob(logits: Float[Tensor, "*batch output vocabulary"], ids: Int[Tensor, " output"]) -> Tensor:

@@ -21,10 +21,14 @@ from benchmarks.shapes import build_model, word_tokenizer
 
 @dataclass(frozen=True)
 class Work:
-    """How a library is asked, which is what is timed, and how the scores are read out of what it gives."""
+    """How a library is asked, which is what is timed, and how the scores are read out of what it gives.
+
+    `count` says how many tokens the model was asked for; None where that is not known.
+    """
 
     ask: Callable[[Question], Any]
     read: Callable[[Any, Question], np.ndarray]
+    count: Callable[[Any, Question], int] | None = None
 
 
 Library = Callable[[Any, Any], Mapping[str, Work]]
@@ -61,7 +65,8 @@ class Desk:
         self._settle()
         seconds = time.perf_counter() - start
         memory = self._peak_of_memory() - before
-        return Answer(seconds, memory, work.read(given, task.question))
+        tokens = work.count(given, task.question) if work.count else None
+        return Answer(seconds, memory, work.read(given, task.question), tokens)
 
     def _hold(self, shape: str) -> None:
         if shape == self._shape:

@@ -15,9 +15,6 @@ from benchmarks.workers import Worker, WorkerError
 
 OURS = "attribution"
 
-WARM_UP = (5, 2)
-"""Prompt and output tokens of the call that comes before everything that is measured."""
-
 SECONDS_PER_ROW = 120.0
 """No further round is begun that would probably end after this."""
 
@@ -31,20 +28,24 @@ class Peer:
     """Another library's work, or other work of ours, that a row is compared with.
 
     It must cost at least `times` as much as ours; None where nothing is asked. Its answer must be as like ours as
-    `cosine` (1: the same up to a factor); None where it answers another question.
+    `cosine` (1: the same up to a factor); None where it answers another question. Where it answers a question that we
+    can be asked too, but that is not the one that is timed, `like` is our work for that: then the two answers to the
+    tiny question of the warm-up are compared, and no others.
     """
 
     library: str
     work: str
     times: float | None
     cosine: float | None = 0.999
+    like: str | None = None
 
 
 @dataclass(frozen=True)
 class Row:
     """A piece of our work for one question, and what it is compared with.
 
-    `measure` says what a cost is: time, of which ours must be at most `at_most` F, or peak memory.
+    `measure` says what a cost is: time, of which ours must be at most `at_most` F, peak memory, or the tokens that the
+    model was asked for.
     """
 
     name: str
@@ -52,12 +53,12 @@ class Row:
     work: str
     peers: tuple[Peer, ...]
     at_most: float | None = None
-    measure: Literal["time", "memory"] = "time"
+    measure: Literal["time", "memory", "tokens"] = "time"
 
 
 @dataclass
 class Contestant:
-    """One who is measured: every cost that counted, in seconds or bytes, the last scores, and F in its process."""
+    """One who is measured: each cost that counted (seconds, bytes or tokens), the last scores, and F in its process."""
 
     library: str
     work: str
@@ -66,7 +67,9 @@ class Contestant:
     failure: str | None = None
     """Why there is no cost. Who fails once is not asked again."""
     forward: float | None = None
-    """Median seconds of a plain forward pass; None where peak memory is measured."""
+    """Median seconds of a plain forward pass; None where something else than time is measured."""
+    alike: float | None = None
+    """The cosine of its scores to ours, where they are asked to be alike."""
 
     @property
     def cost(self) -> float | None:
@@ -90,8 +93,11 @@ def measure(row: Row, workers: Callable[[str], Worker], start: Callable[[str], W
     peers = tuple(Contestant(peer.library, peer.work) for peer in row.peers)
     if row.measure == "time":
         counted = _measure_time(row, ours, peers, workers, rounds)
-    else:
+    elif row.measure == "memory":
         _measure_memory(row, (ours, *peers), start)
+        counted = 1
+    else:
+        _count_tokens(row, (ours, *peers), workers)
         counted = 1
     _compare(row, row.question, ours, peers)
     return Measurement(row, counted, ours, peers)
@@ -115,9 +121,10 @@ def _measure_time(
     """
     order = (ours, *peers, ours)
     forwards: dict[str, list[float]] = {contestant.library: [] for contestant in order}
-    tiny = Question(row.question.shape, *WARM_UP)
+    tiny = row.question.tiny
     _round(order, forwards, tiny, workers)
     _compare(row, tiny, ours, peers)
+    _compare_likes(row, tiny, peers, workers(OURS))
     for kept in (*(contestant.costs for contestant in order), *forwards.values()):
         kept.clear()
     start = time.perf_counter()
@@ -170,7 +177,7 @@ def _measure_memory(row: Row, contestants: Sequence[Contestant], start: Callable
     for contestant in contestants:
         try:
             with start(contestant.library) as worker:
-                _ask(worker, contestant.work, Question(row.question.shape, *WARM_UP))
+                _ask(worker, contestant.work, row.question.tiny)
                 answer = _ask(worker, contestant.work, row.question)
         except WorkerError as error:
             contestant.failure = str(error)
@@ -179,21 +186,69 @@ def _measure_memory(row: Row, contestants: Sequence[Contestant], start: Callable
             contestant.scores = answer.scores
 
 
+def _count_tokens(row: Row, contestants: Sequence[Contestant], workers: Callable[[str], Worker]) -> None:
+    """The tokens that each asks the model for; the same every time, so that once is enough."""
+    for contestant in contestants:
+        try:
+            answer = _ask(workers(contestant.library), contestant.work, row.question)
+        except WorkerError as error:
+            contestant.failure = str(error)
+            continue
+        contestant.scores = answer.scores
+        if answer.tokens is None:
+            contestant.failure = "it does not count tokens"
+        else:
+            contestant.costs.append(answer.tokens)
+
+
 def _ask(worker: Worker, work: str, question: Question) -> Answer:
     answer: Answer = worker.ask(Task(work, question))
     return answer
 
 
 def _compare(row: Row, question: Question, ours: Contestant, peers: Sequence[Contestant]) -> None:
-    """Who scored another number of tokens than was asked, or something else than we did, has failed."""
+    """Who scored another number of units than was asked, or something else than we did, has failed.
+
+    So has who does not find the planted causes.
+    """
     for contestant in (ours, *peers):
-        if contestant.scores is not None and contestant.scores.shape[1] != question.n:
-            contestant.failure = f"it scored {contestant.scores.shape[1]} prompt tokens, not {question.n}"
-    for peer, wanted in zip(peers, row.peers, strict=True):
-        if peer.failure or ours.failure or peer.scores is None or ours.scores is None:
+        scores, expected = contestant.scores, len(question.units)
+        if scores is None:
             continue
-        alike = cosine(ours.scores, peer.scores)
-        if alike is None:
-            peer.failure = f"it scored {len(peer.scores)} outputs where ours scored {len(ours.scores)}"
-        elif wanted.cosine is not None and not alike >= wanted.cosine:
-            peer.failure = f"it answers something else: the cosine to ours is {alike:.4f}"
+        if scores.shape[1] != expected:
+            contestant.failure = f"it scored {scores.shape[1]} units, not {expected}"
+        elif question.causes and (found := _strongest(scores, len(question.causes))) != question.causes:
+            contestant.failure = f"it finds the causes {found}, planted were {question.causes}"
+    for peer, wanted in zip(peers, row.peers, strict=True):
+        if wanted.like is None and ours.failure is None and ours.scores is not None:
+            _judge(peer, wanted, ours.scores)
+
+
+def _compare_likes(row: Row, question: Question, peers: Sequence[Contestant], worker: Worker) -> None:
+    """The same for peers whose answer is to be like that of other work of ours."""
+    for peer, wanted in zip(peers, row.peers, strict=True):
+        if wanted.like is None or peer.failure:
+            continue
+        try:
+            scores = _ask(worker, wanted.like, question).scores
+        except WorkerError as error:
+            peer.failure = f"ours does not say what it should answer: {error}"
+        else:
+            _judge(peer, wanted, scores)
+
+
+def _judge(peer: Contestant, wanted: Peer, expected: np.ndarray) -> None:
+    """Whether a peer's scores are those that are expected."""
+    if peer.failure or peer.scores is None:
+        return
+    alike = cosine(expected, peer.scores)
+    peer.alike = None if wanted.cosine is None else alike
+    if alike is None:
+        peer.failure = f"it scored {len(peer.scores)} outputs where ours scored {len(expected)}"
+    elif wanted.cosine is not None and not alike >= wanted.cosine:
+        peer.failure = f"it answers something else: the cosine to ours is {alike:.4f}"
+
+
+def _strongest(scores: np.ndarray, count: int) -> tuple[int, ...]:
+    """The units that do most for the outputs, up or down, in their order in the prompt."""
+    return tuple(sorted(np.argsort(-np.abs(scores).sum(0))[:count].tolist()))

@@ -17,6 +17,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from benchmarks.questions import LAST_WORD, MARKERS
+
+LOUDNESS = 3.0
+"""How strongly the model of the shape "planted" looks at its causes and hears them."""
+
 PAD = 1
 """The id whose embedding is zero in every model: the way to name a zero baseline to a library that takes ids only."""
 
@@ -76,9 +81,46 @@ def _gemma_2b() -> Any:
     )
 
 
+def _planted() -> Any:
+    """A tiny model in which the five `MARKERS` are causes by design; all else about it is random.
+
+    Each marker has a dimension of the embedding that no other word has anything in, and all words share a further one.
+    In the first block queries read the shared dimension and keys those of the markers, in the pair of dimensions that
+    positions turn least, so that every token looks at the markers before it and hardly at anything else. It hears
+    something else from each of them. So without one marker all that follows is different, and without any other word
+    it is nearly as it was.
+    """
+    model: Any = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=LAST_WORD,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=8192,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e8},
+        )
+    )
+    of_markers, shared = slice(0, len(MARKERS)), len(MARKERS)
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
+        length = embeddings.norm(dim=1).mean()
+        embeddings[:, of_markers] = 0
+        embeddings[:, shared] = length
+        embeddings[list(MARKERS), of_markers] = length * torch.eye(len(MARKERS))
+        attention = model.model.layers[0].self_attn
+        least_turned = slice(attention.head_dim // 2 - 1, None, attention.head_dim)
+        for projection, read in ((attention.q_proj, shared), (attention.k_proj, of_markers)):
+            projection.weight[least_turned] = 0
+            projection.weight[least_turned, read] = LOUDNESS
+        attention.v_proj.weight[:, of_markers] *= LOUDNESS
+    return model
+
+
 SHAPES: dict[str, tuple[Callable[[], Any], torch.dtype]] = {
     "gpt2": (_gpt2, torch.float32),
     "llama": (_llama, torch.float32),
     "gemma-2b": (_gemma_2b, torch.bfloat16),
+    "planted": (_planted, torch.float32),
 }
 """By name: what builds the model, and the precision of its weights."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import OURS, Contestant, Measurement, Peer, Row, cosine
+from benchmarks.rows import OURS, Contestant, Measurement, Peer, Row
 
 HEADER = (
     "| row | N | T | rounds | who | F there | cost | times ours | cosine | must reach | reached |",
@@ -21,14 +21,13 @@ def table_lines(measurement: Measurement) -> list[str]:
     for peer, wanted in zip(measurement.peers, row.peers, strict=True):
         who = peer.library if peer.work == row.work else f"{peer.library}: {peer.work}"
         ratio = _ratio(ours, peer)
-        alike = cosine(ours.scores, peer.scores) if wanted.cosine is not None else None
         lines.append(
             _line(
                 *[""] * len(about),
                 who,
                 *_costs(row, ours, peer),
                 "" if ratio is None else f"{ratio:.2f}",
-                "" if alike is None else f"{alike:.4f}",
+                "" if peer.alike is None else f"{peer.alike:.4f}",
                 _demand(wanted),
                 _verdict(peer, None if ratio is None or wanted.times is None else ratio >= wanted.times),
             )
@@ -56,6 +55,8 @@ def _costs(row: Row, ours: Contestant, contestant: Contestant) -> tuple[str, str
         return forward, ""
     if row.measure == "memory":
         return forward, f"{contestant.cost / 2**20:.0f} MiB"
+    if row.measure == "tokens":
+        return forward, f"{contestant.cost:,.0f} tokens"
     return forward, "" if ours.forward is None else f"{contestant.cost / ours.forward:.2f} F"
 
 

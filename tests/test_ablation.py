@@ -135,7 +135,7 @@ def test_packed_batched_and_one_by_one(family: str, absence: str, dtype: torch.d
             found.append(packs.value(keep))
             for values in found:
                 assert close(values.double(), truth, tolerance)
-            assert bool(packs.plan(keep).packs) == (model.attention_window in (None, 96))
+            assert bool(packs.plans([keep])[0].packs) == (model.attention_window in (None, 96))
             assert alone.cost.forwards == together.cost.forwards == packs.cost.forwards
 
 
@@ -209,7 +209,7 @@ def test_several_texts_to_replace_by_are_averaged(llama: LocalModel) -> None:
     plain = explain(llama, "Sam has 3 apples.", output=" The")
     replaced = reference.logprobs(llama.model, list(written), [plain.outputs[0].id])[0]
     assert total(own)[0, 1] == pytest.approx(plain.outputs[0].logprob - replaced, abs=1e-4)
-    with pytest.raises(InputError, match="Expected 5 texts to replace units by, one for each .* got 2"):
+    with pytest.raises(InputError, match=r"Expected 5 texts to replace units by, one for each .* got 2"):
         total(["a", "b"])
 
 
@@ -351,13 +351,13 @@ def test_what_is_known_is_not_asked_again() -> None:
     first.value(masks())
     assert len(first.evaluations) == 4
     second = problem(model)
-    second.remember(first.evaluations)
+    second.remember(first.evaluations, [-1.0] * len(OUTPUT))
     values = second.value(masks())
     free = problem(model)
     assert close(values, free.value(masks()))
     assert second.cost.forwards == free.cost.forwards - 4
     with pytest.raises(InputError, match="Expected evaluations of 10 units and 4 targets, got 6 and 4"):
-        problem(model, output_units=True).remember(first.evaluations)
+        problem(model, output_units=True).remember(first.evaluations, [-1.0] * len(OUTPUT))
 
 
 # The choice of the road
@@ -415,7 +415,7 @@ def test_both_implementations_of_attention(implementation: str) -> None:
     model.set_attn_implementation(implementation)
     held = LocalModel(model, tiny_tokenizer())
     packed(held)
-    assert problem(held).plan(masks()).packs
+    assert problem(held).plans([masks()])[0].packs
     assert close(problem(held).value(masks()).double(), expected(model, masks(), "delete"))
 
 
@@ -443,7 +443,7 @@ def test_a_memory_budget_makes_passes_smaller(road) -> None:
     model = LocalModel(copy.deepcopy(tiny_model("llama")), tiny_tokenizer(), memory_budget=100_000)
     road(model)
     roomy = LocalModel(model.model, tiny_tokenizer())
-    assert problem(model).plan(masks()).passes > problem(roomy).plan(masks()).passes
+    assert problem(model).plans([masks()])[0].passes > problem(roomy).plans([masks()])[0].passes
     assert close(problem(model).value(masks()), problem(roomy).value(masks()))
 
 

@@ -53,6 +53,31 @@ def test_explain_as_json(cli) -> None:
     assert len(content["scores"]) == len(content["outputs"])
 
 
+def test_a_dry_run_and_a_budget(cli) -> None:
+    status, out, _ = cli("explain", PROMPT, "--dry-run")
+    assert status == 0
+    assert out.startswith("at most 18 forwards, ")
+    _, out, _ = cli("explain", PROMPT, "--dry-run", "--json")
+    assert json.loads(out)["forwards"] == 18
+    _, out, _ = cli("explain", PROMPT, "--max-forwards", "8")
+    assert "partial: the budget ended first" in out
+    assert " were not looked into one by one" in out
+    status, _, err = cli("explain", PROMPT, "--max-seconds", "-1")
+    assert (status, err) == (2, "attribution: Expected max_seconds as a number above 0, got -1.0.\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"), [("delete", "delete"), ("mask", "mask"), ("replace:...", "Replace('...')")]
+)
+def test_meanings_of_absent(cli, typed: str, shown: str) -> None:
+    status, out, _ = cli("explain", PROMPT, "--ablation", typed)
+    assert status == 0
+    assert f"absent: {shown}" in out.replace("\n", " ")
+    status, _, err = cli("explain", PROMPT, "--ablation", "zero")
+    assert status == 2
+    assert "'delete', 'mask', or a Replace(...), got 'zero'" in err
+
+
 def test_explain_a_given_output_and_save_it(cli, tmp_path) -> None:
     path = tmp_path / "r.safetensors"
     _, out, _ = cli("explain", PROMPT, "--output", "\n\nThe answer is 5.", "--save", str(path), "--target", "prob")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import attribution
-from attribution.errors import InputError
+from attribution.absence import Replace
+from attribution.errors import BudgetError, InputError
 from attribution.explainer import explain
 from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
+from attribution.result import Attribution
 
 PROMPT = "Sam has 3 apples."
 
@@ -114,3 +118,136 @@ def test_numbers_of_other_libraries(llama: LocalModel) -> None:
     for ids in (np.array([5, 6]), torch.tensor([5, 6]), (np.int64(5), 6)):
         assert explain(llama, PROMPT, output=ids) == expected
     assert explain(llama, PROMPT, max_new_tokens=np.int64(2)) == explain(llama, PROMPT, max_new_tokens=2)
+
+
+# Budgets, and going on from where one ended
+
+SAMPLING = ("banzhaf", "context_cite", "interactions", "kernel_shap", "lime", "shapley_sampling")
+LONG = "Sam has 3 apples and Tom has 5 oranges and Ann has 7 pears."
+
+
+@pytest.mark.parametrize("name", [*SAMPLING, "leave_one_out", "hierarchical"])
+def test_a_budget_ends_cleanly_and_a_larger_one_goes_on(name: str, llama: LocalModel, tmp_path: Path) -> None:
+    whole = explain(llama, LONG, output=" The", method=name, seed=5)
+    limit = 10 if name in ("leave_one_out", "hierarchical") else 60
+    part = explain(llama, LONG, output=" The", method=name, seed=5, max_forwards=limit)
+    assert part.notes["partial"] is True
+    assert part.cost["forwards"] <= limit
+    assert np.isfinite(part.scores).all()
+    assert "partial: the budget ended first" in str(part)
+    assert "partial" not in whole.notes
+    part.save(tmp_path / "r.safetensors")
+    more = explain(llama, LONG, output=" The", method=name, seed=5, resume=Attribution.load(tmp_path / "r.safetensors"))
+    assert np.allclose(more.scores, whole.scores, atol=1e-4)
+    assert part.evaluations is not None
+    # What is left of two masks may be the same text, which is computed once where both are asked together.
+    assert 0 <= more.cost["forwards"] - (whole.cost["forwards"] - len(part.evaluations)) <= 8
+    assert "partial" not in more.notes
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_sampling_methods_tell_their_errors_seed_and_evaluations(name: str, llama: LocalModel) -> None:
+    first = explain(llama, LONG, output=" The end", method=name, seed=1)
+    other = explain(llama, LONG, output=" The end", method=name, seed=2)
+    assert first.errors is not None
+    assert first.errors.shape == first.scores.shape
+    assert first.errors.dtype == np.float32
+    assert first.errors.any()
+    assert (first.seed, other.seed) == (1, 2)
+    assert first.evaluations is not None
+    assert 1 < first.notes["evaluations"] <= len(first.evaluations)
+    assert not np.array_equal(first.scores, other.scores)
+    # Two runs differ by about as much as they say.
+    assert other.errors is not None
+    spread = np.sqrt(first.errors**2 + other.errors**2)
+    ordinary = [not unit.special for unit in first.units]
+    assert 0.3 < np.sqrt(np.mean(((first.scores - other.scores) / np.maximum(spread, 1e-6))[:, ordinary] ** 2)) < 2.5
+    assert "± standard error" in str(first)
+
+
+def test_a_method_goes_on_from_what_another_asked(llama: LocalModel) -> None:
+    exact = explain(llama, PROMPT, output=" The", method="exact_shapley")
+    free = explain(llama, PROMPT, output=" The", method="leave_one_out", resume=exact)
+    assert free.cost == {"forwards": 0, "backwards": 0, "tokens": 0}
+    assert np.allclose(free.scores, explain(llama, PROMPT, output=" The").scores, atol=1e-5)
+
+
+def test_resuming_from_another_question(llama: LocalModel) -> None:
+    result = explain(llama, PROMPT, output=" The")
+    for other, name in (
+        ({"output": " An"}, "output"),
+        ({"target": "prob"}, "target"),
+        ({"ablation": "mask"}, "ablation"),
+        ({"units": "token"}, "granularity"),
+        ({"per_output": False}, "per_output"),
+    ):
+        with pytest.raises(InputError, match=f"same question to resume from, got one with another {name}"):
+            explain(llama, PROMPT, **{"output": " The", **other}, resume=result)
+    with pytest.raises(InputError, match="saliency asks for none"):
+        explain(llama, PROMPT, output=" The", resume=explain(llama, PROMPT, output=" The", method="saliency"))
+
+
+def test_budgets_that_suffice_for_nothing(llama: LocalModel) -> None:
+    with pytest.raises(BudgetError, match="before any unit was deleted"):
+        explain(llama, PROMPT, output=" The", max_forwards=1)
+    with pytest.raises(BudgetError, match=r"Allow more"):
+        explain(llama, PROMPT, output=" The", method="kernel_shap", max_seconds=1e-9)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_forwards": 0}, "max_forwards as a whole number from 1 on, got 0"),
+        ({"max_tokens": 1.5}, "max_tokens as a whole number from 1 on, got 1.5"),
+        ({"max_seconds": "3"}, "max_seconds as a number above 0, got '3'"),
+        ({"max_seconds": float("inf")}, "max_seconds as a number above 0, got inf"),
+        ({"ablation": "zero"}, r"'delete', 'mask', or a Replace\(...\), got 'zero'"),
+        ({"ablate_special": 1}, "ablate_special=True or ablate_special=False, got 1"),
+        ({"dry_run": "yes"}, "dry_run=True or dry_run=False, got 'yes'"),
+        ({"resume": {}}, "Expected the result to resume from, got dict"),
+    ],
+)
+def test_bad_budgets_and_meanings(wrong: dict, message: str, llama: LocalModel) -> None:
+    with pytest.raises(InputError, match=message):
+        explain(llama, PROMPT, output=" The", **wrong)
+
+
+@pytest.mark.parametrize("meaning", ["delete", "mask", Replace("..."), Replace("...", "?")])
+@pytest.mark.parametrize("units", ["word", "token"])
+def test_the_meaning_of_absent_stands_in_the_result(meaning, units: str, llama: LocalModel, gpt2: LocalModel) -> None:
+    for model in (llama, gpt2):
+        result = explain(model, PROMPT, output=" The end", ablation=meaning, units=units)
+        assert result.ablation == str(meaning)
+        assert result.scores.any()
+    assert str(Replace("...", ["a", "b"])) == "Replace('...', ['a', 'b'])"
+
+
+def test_special_tokens_are_ablated_where_that_is_asked(llama: LocalModel) -> None:
+    special = [unit.special for unit in explain(llama, PROMPT, output=" The").units]
+    assert any(special)
+    assert not explain(llama, PROMPT, output=" The").scores[:, special].any()
+    assert explain(llama, PROMPT, output=" The", ablate_special=True).scores[:, special].all()
+
+
+def test_interactions_in_the_result(llama: LocalModel, tmp_path: Path) -> None:
+    result = explain(llama, PROMPT, output=" The end", method="interactions")
+    assert result.interactions
+    strongest = result.interactions[0]
+    assert strongest.first < strongest.second < len(result.units)
+    assert len(strongest.values) == len(result.outputs)
+    assert strongest.value == pytest.approx(sum(strongest.values))
+    result.save(tmp_path / "r.safetensors")
+    again = Attribution.load(tmp_path / "r.safetensors")
+    assert again.interactions == result.interactions
+    assert again == result
+    assert "Pairs that only work together (+) or replace one another (-):" in str(result)
+    assert str(again) == str(result)
+
+
+@pytest.mark.parametrize("meaning", ["mask", Replace("...")])
+def test_dry_runs_know_the_meaning_of_absent(meaning, llama: LocalModel) -> None:
+    explain(llama, PROMPT, output=" The", ablation=meaning)
+    said = explain(llama, PROMPT, output=" The", ablation=meaning, dry_run=True)
+    result = explain(llama, PROMPT, output=" The", ablation=meaning)
+    assert (said.forwards, said.tokens) == (result.cost["forwards"], result.cost["tokens"])

@@ -38,7 +38,7 @@ BELOW = {
     "__main__": {"cli"},
 }
 
-THIRD_PARTY_OF_METHODS = {"torch", "numpy", "sklearn", "jaxtyping"}
+THIRD_PARTY_OF_METHODS = {"torch", "numpy", "sklearn", "shapiq", "jaxtyping"}
 
 
 def room(path: Path) -> str:

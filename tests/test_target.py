@@ -23,6 +23,16 @@ def test_known_values() -> None:
     assert named_target("entropy").score(LOGITS, IDS).tolist() == pytest.approx([0, float(entropy)])
 
 
+def test_the_log_probability_of_what_is_all_but_certain() -> None:
+    """In float32 the logit minus the logarithm of the sum is 0 long before the others' probability is."""
+    logits = torch.tensor([[40.0, 0.0, -3.0], [12.0, -9.0, 3.0]])
+    exact = logits.double().log_softmax(-1)[:, 0]
+    exact[0] = -torch.log1p(torch.tensor([-40.0, -43.0], dtype=torch.float64).exp().sum())
+    found = named_target("logprob").score(logits, torch.tensor([0, 0]))
+    assert torch.allclose(found.double(), exact, rtol=1e-5, atol=0)
+    assert found[0] < 0
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_batches_and_gradients(name: str) -> None:
     logits = torch.randn(4, 2, 3, requires_grad=True)

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -154,14 +154,32 @@ class Ablation:
         places = {key: place for place, key in enumerate(distinct)}
         return run.values[torch.tensor([places[key] for key in keys], dtype=torch.long)], run.spent
 
-    def plan(self, remainders: Sequence[Remainder]) -> Plan:
-        """What scoring them would take. Nothing is computed."""
-        return self.plan_of(list({remainder.key: remainder for remainder in remainders}.values()))
+    def plan(self, remainders: Sequence[Remainder], *, remembered: bool = False) -> Plan:
+        """What scoring them would take; `remembered` as in `plan_of`. Nothing is computed."""
+        distinct = {remainder.key: remainder for remainder in remainders}
+        plan = self.plan_of(list(distinct.values()), remembered=remembered)
+        if remembered or self.memory is not None or not plan.looks_back:
+            return plan
+        # To keep the keys and values of the whole text is a pass of its own, which also answers for it.
+        distinct.pop(self.whole.key, None)
+        rest, length = self.plan_of(list(distinct.values()), remembered=True), len(self.whole.ids)
+        return replace(
+            rest,
+            passes=rest.passes + 1,
+            tokens=rest.tokens + length,
+            pairs=rest.pairs + float(length) ** 2,
+            rows=rest.rows + len(self.whole.rows),
+        )
 
     # Its two roads
 
-    def plan_of(self, remainders: Sequence[Remainder], tokens_at_once: int | None = None) -> Plan:
-        """The cheaper road, in passes that fit into memory."""
+    def plan_of(
+        self, remainders: Sequence[Remainder], tokens_at_once: int | None = None, *, remembered: bool = False
+    ) -> Plan:
+        """The cheaper road for remainders none of which is there twice, in passes that fit into memory.
+
+        `remembered` plans as if the keys and values of the whole text were known.
+        """
         room = memory.budget(self.model) / 2
         busy = tokens_at_once or self.busy
         batched = self.batched_plan(remainders, busy)
@@ -171,10 +189,11 @@ class Ablation:
         if not self.may_pack(remainders):
             return batched
         busy = tokens_at_once or self.busy
-        packed = self._best_packed_plan(remainders, busy)
+        first = 0 if remembered or self.memory is not None else len(self.whole.ids)
+        packed = self._best_packed_plan(remainders, busy, first)
         while packed.bytes > room and busy > 1:
             busy //= 2
-            packed = self._best_packed_plan(remainders, busy)
+            packed = self._best_packed_plan(remainders, busy, first)
         fits = packed.bytes <= max(room, batched.bytes)
         return packed if fits and self.cost(packed) * road(self.model).ratio <= self.cost(batched) else batched
 
@@ -199,13 +218,12 @@ class Ablation:
         """What a plan costs, in tokens that look at nothing."""
         return plan.tokens + self.slope * plan.pairs
 
-    def _best_packed_plan(self, remainders: Sequence[Remainder], tokens_at_once: int) -> Plan:
+    def _best_packed_plan(self, remainders: Sequence[Remainder], tokens_at_once: int, first: int) -> Plan:
         """The cheaper of two ways to pack: as branches of the whole text, or each from its first token on."""
         alone, shared = (
             list(packing.packs(packing.branches(remainders, trunk), tokens_at_once, self.slope))
             for trunk in (None, self.whole)
         )
-        first = 0 if self.memory is not None else len(self.whole.ids)
         looks_back = sum(p.cost(self.slope) for p in shared) + first < sum(p.cost(self.slope) for p in alone)
         packs = shared if looks_back else alone
         return self.packed_plan(remainders, packs, first if looks_back else 0)

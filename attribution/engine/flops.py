@@ -21,7 +21,7 @@ class Flops:
     pair: float
     row: float
 
-    def forward(self, tokens: float, pairs: float, rows: float) -> float:
+    def forward(self, tokens: float | int, pairs: float | int, rows: float | int) -> float:
         """Those of so many tokens, that look at so many others altogether, with so many rows of logits."""
         return self.token * tokens + self.pair * pairs + self.row * rows
 
@@ -31,7 +31,7 @@ def count_flops(model: LocalModel) -> Flops:
     config = model.model.config.get_text_config()
     share = _share_of_experts(config) if model.is_mixture else 1.0
     head = model.model.get_output_embeddings()
-    row = 0 if head is None else int(cast(Any, head).weight.numel())
+    row = 0 if head is None else int(head.weight.numel())
     apart = {id(cast(Any, layer).weight) for layer in (model.embedding_layer, head) if layer is not None}
     weights = 0.0
     for name, parameter in model.model.named_parameters():
@@ -49,11 +49,12 @@ def measure_speed(model: LocalModel, tokens: int = 128) -> float:
     drawn = torch.randint(model.vocabulary_size, (1, length), generator=torch.Generator().manual_seed(0))
     ids = drawn.to(model.device)
     with torch.no_grad(), model.borrowed():
+        times: list[float] = []
         for _ in range(2):  # the first time is slower than all others
             start = time.perf_counter()
             float(model.logits_of(ids, torch.tensor([length - 1])).sum())  # until the device is done
-            seconds = time.perf_counter() - start
-    return count_flops(model).forward(length, length**2 / 2, 1) / seconds
+            times.append(time.perf_counter() - start)
+    return count_flops(model).forward(length, length**2 / 2, 1) / times[-1]
 
 
 def _share_of_experts(config: Any) -> float:

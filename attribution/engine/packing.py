@@ -185,8 +185,8 @@ def inputs(pack: Pack, remainders: Sequence[Remainder]) -> Inputs:
             positions[number, own] = mine.positions[branch.beyond :]
             # Where each of its tokens stands among what is seen: in the whole text, in its neighbours, in itself.
             known = np.arange(branch.shared) if branch.beyond == branch.shared else path[: branch.beyond]
-            sees[np.ix_([number], own, known)] = True
-            first = own[0] if len(own) else 0
+            first = int(own[0])
+            sees[number, first : first + len(own), known] = True
             sees[number, first : first + len(own), prefix + first : prefix + first + len(own)] |= np.tri(
                 len(own), dtype=bool
             )

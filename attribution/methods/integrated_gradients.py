@@ -56,8 +56,10 @@ class IntegratedGradients(Method):
             object.__setattr__(self, "tolerance", real("tolerance", self.tolerance))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
-        """Where no part of the way need be cut."""
-        return Cost(forwards=self.steps + 2, backwards=self.steps * n_targets)
+        """As if the way were cut until no more steps are allowed; each cut reads the target at its place too."""
+        cuts = 0 if self.tolerance is None else (self.max_steps - self.steps) // (2 * self.steps)
+        steps = self.steps * (1 + 2 * cuts)
+        return Cost(forwards=steps + cuts + 2, backwards=steps * n_targets)
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         way = Way(problem, problem.baseline(self.baseline, text=self.text), self.steps)

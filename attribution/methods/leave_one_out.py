@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attribution.errors import BudgetError
 from attribution.method import Method
+from attribution.methods._game import Game
 from attribution.problem import Cost, Need, Problem
 
 
@@ -19,8 +21,9 @@ class LeaveOneOut(Method):
     """Drop of the target when one unit is deleted from the prompt, in the target's unit.
 
     Exact: every prompt without one unit is asked for itself. Units that stand in for one another hide each other, since
-    either one alone suffices. Also known as occlusion; see Li, Monroe and Jurafsky, "Understanding Neural Networks
-    through Representation Erasure" (2016).
+    either one alone suffices. Where a budget ends first, units that were not reached score 0, and
+    `notes["not_looked_into"]` names them. Also known as occlusion; see Li, Monroe and Jurafsky, "Understanding Neural
+    Networks through Representation Erasure" (2016).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
@@ -30,6 +33,14 @@ class LeaveOneOut(Method):
         return Cost(forwards=n_units + 1)
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
-        without_one = ~torch.eye(problem.n_units, dtype=torch.bool)
-        values = problem.value(torch.cat([problem.everything(), without_one]))
-        return (values[0] - values[1:]).T
+        game = Game(problem)
+        without_one = ~np.eye(game.n_players, dtype=bool)
+        values = game.value(np.concatenate([np.ones((1, game.n_players), bool), without_one]))
+        drops = values[0] - values[1:]
+        unknown = np.isnan(drops).any(1)
+        if unknown.all():
+            raise BudgetError("The budget ended before any unit was deleted. Allow more.")
+        if unknown.any():
+            units = problem.removable.nonzero()[:, 0][torch.from_numpy(unknown)].tolist()
+            problem.notes["not_looked_into"] = [{"units": [unit, unit + 1], "why": "budget"} for unit in units]
+        return game.to_units(np.where(unknown[:, None], 0.0, drops).T)

@@ -374,8 +374,9 @@ class LocalModel:
         mask.masked_fill_(~sees.to(ids.device), torch.finfo(dtype).min)
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(memory.layers if memory is not None else ()):
-            seen = [part[:, :, :length].expand(len(ids), -1, -1, -1) for part in (keys, values)]
-            cache.update(*seen, layer)
+            cache.update(
+                *(part[:, :, :length].expand(len(ids), -1, -1, -1) for part in (keys, values)), layer_idx=layer
+            )
         inputs = {"attention_mask": mask[:, None], "position_ids": positions, "past_key_values": cache}
         return self._answer(ids, reads, {"use_cache": True} | inputs)[0]
 

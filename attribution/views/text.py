@@ -100,6 +100,9 @@ class TextView:
         self._outputs = outputs
         rows = outputs if payload["per_output"] else [0]
         self._scores = [sum(payload["scores"][row][u] for row in rows) for u in range(len(payload["units"]))]
+        # Errors of a sum are at most the sum of errors.
+        errors = payload["errors"]
+        self._errors = errors and [sum(errors[row][u] for row in rows) for u in range(len(payload["units"]))]
         ordinary = [abs(s) for s, unit in zip(self._scores, payload["units"], strict=True) if not unit["special"]]
         self._strongest = max(ordinary, default=0.0)
 
@@ -163,29 +166,62 @@ class TextView:
         if self._strongest == 0:
             yield Text(f"No {kind} of the prompt matters for {asked}: every score is 0.")
         else:
-            yield Text(f"Strongest {kind}s for {asked}, in {unit_of_scores}:")
+            sampled = "" if self._errors is None else ", ± standard error"
+            yield Text(f"Strongest {kind}s for {asked}, in {unit_of_scores}{sampled}:")
             listed = [u for u in ranked if abs(self._scores[u]) >= NEGLIGIBLE * self._strongest][:LISTED]
             for place, u in enumerate(listed, 1):
-                yield self._ranked(place, self._scores[u], names[u])
+                yield self._ranked(place, self._scores[u], names[u], None if self._errors is None else self._errors[u])
             if len(ranked) > len(listed):
                 yield Text(f"    and {len(ranked) - len(listed)} weaker", style="dim")
         special = [f"{names[u]} {self._number(self._scores[u])}" for u, unit in enumerate(units) if unit["special"]]
         if special and any(self._scores[u] for u, unit in enumerate(units) if unit["special"]):
             yield Text(f"    special tokens, outside the scale: {', '.join(special)}", style="dim")
-        error = self._payload["notes"].get("completeness_error")
-        if error:
-            worst = max(error)
-            yield Text(f"    scores add up to within {worst:.2g} {unit_of_scores} for each target", style="dim")
-        if self._payload["notes"].get("converged") is False:
-            yield Text("    not converged: allow more steps, or take another baseline", style="bold")
+        yield from self._pairs(names)
+        yield from self._remarks(names)
 
-    def _ranked(self, place: int, score: float, name: str) -> Text:
+    def _pairs(self, names: Sequence[str]) -> Iterator[Text]:
+        """The pairs of units that stand out."""
+        if not self._payload["interactions"]:
+            return
+        yield Text("Pairs that only work together (+) or replace one another (-):")
+        rows = self._outputs if self._payload["per_output"] else [0]
+        pairs = [(sum(pair["values"][row] for row in rows), pair) for pair in self._payload["interactions"]]
+        for place, (value, pair) in enumerate(sorted(pairs, key=lambda each: -abs(each[0]))[:LISTED], 1):
+            yield Text(f"{place:3d}  {self._number(value):>10}  {names[pair['first']]} and {names[pair['second']]}")
+        if len(pairs) > LISTED:
+            yield Text(f"    and {len(pairs) - LISTED} weaker", style="dim")
+
+    def _remarks(self, names: Sequence[str]) -> Iterator[Text]:
+        """What the method found out about its own scores."""
+        notes = self._payload["notes"]
+        unit_of_scores = visible(self._payload["method"]["unit"])
+        if notes.get("completeness_error"):
+            worst = max(notes["completeness_error"])
+            yield Text(f"    scores add up to within {worst:.2g} {unit_of_scores} for each target", style="dim")
+        if notes.get("converged") is False:
+            yield Text("    not converged: allow more steps, or take another baseline", style="bold")
+        for part in notes.get("joint", ()):
+            first, last = part["units"][0], part["units"][1] - 1
+            where = f"{names[first]} to {names[last]}" if last > first else names[first]
+            drop = self._number(sum(part["drop"][o] for o in (self._outputs if self._payload["per_output"] else [0])))
+            yield Text(f"    {where} matter together ({drop}), though none of their parts does alone")
+        unseen = sum(part["units"][1] - part["units"][0] for part in notes.get("not_looked_into", ()))
+        if unseen:
+            yield Text(
+                f"    {unseen} {visible(self._payload['granularity'])}s were not looked into one by one", style="dim"
+            )
+        if notes.get("partial"):
+            yield Text("    partial: the budget ended first. Allow more, and resume from this result", style="bold")
+
+    def _ranked(self, place: int, score: float, name: str, error: float | None) -> Text:
         length = abs(score) / self._strongest * _BAR
         # Full blocks support, hatched ones oppose.
         bar = ("█" if score > 0 else "▒") * max(round(length), 1)
         text = Text(f"{place:3d}  {self._number(score):>10}  ")
         text.append(bar.ljust(_BAR), Style(color="blue" if score > 0 else "dark_orange"))
         text.append(f"  {name}")
+        if error is not None:
+            text.append(f"  ± {self._number(error).removeprefix('+')}", style="dim")
         return text
 
     def _number(self, score: float) -> str:

@@ -1,0 +1,229 @@
+"""What is asked of each library about ablated prompts, in the way its own documentation asks it.
+
+They do not mean the same by a unit that is absent. Ours is deleted. Captum and Inseq put `<unk>` in the place of a
+token; a part of a template Captum deletes. The `context-cite` package deletes sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from attribution.absence import Replace
+from attribution.explainer import explain
+from attribution.local_problem import LocalProblem
+from attribution.method import Method
+from attribution.methods.context_cite import ContextCite
+from attribution.methods.hierarchical import Hierarchical
+from attribution.methods.leave_one_out import LeaveOneOut
+from attribution.models.local import LocalModel
+from attribution.prompt import Prompt, PromptUnit
+from attribution.result import Attribution
+from attribution.target import TARGETS, read_output
+from benchmarks.desk import Desk, Work
+from benchmarks.questions import Question, text_of
+
+ABLATIONS = 64
+"""How many masks ContextCite draws."""
+
+
+def open_desk(library: str, device: str, threads: int) -> Desk:
+    """A desk for the library of this name, on a device; 0 threads are as many as torch chooses."""
+    libraries = {
+        "attribution": attribution_works,
+        "Captum": captum_works,
+        "Inseq": inseq_works,
+        "context-cite": context_cite_works,
+    }
+    return Desk(libraries[library], device, threads)
+
+
+def attribution_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
+    """Ours."""
+    local = LocalModel(model, tokenizer, name="random")
+
+    def leave_one_out(question: Question, ablation: str | Replace = "delete") -> Attribution:
+        # A word is a token with this tokenizer. With units="token" output tokens would be units too.
+        return explain(
+            local,
+            question.prompt_text,
+            output=question.output,
+            method="leave_one_out",
+            units="word",
+            ablation=ablation,
+        )
+
+    def instead(question: Question) -> Attribution:
+        return leave_one_out(question, Replace("<unk>"))
+
+    def of_units(method: Method, rng: type[np.random.Generator] = np.random.Generator, *, per_output: bool) -> Work:
+        def ask(question: Question) -> tuple[Tensor, LocalProblem]:
+            prompt = divided(local, question)
+            reading = read_output(question.output, TARGETS["logprob"])
+            problem = LocalProblem(local, prompt, reading, per_output=per_output)
+            return method.attribute(problem, rng(np.random.PCG64(0))), problem
+
+        return Work(
+            ask,
+            lambda given, question: given[0].numpy()[:, : len(question.units)],
+            lambda given, _question: given[1].cost.tokens,
+        )
+
+    exact = of_units(LeaveOneOut(), per_output=True)
+    return {
+        "leave-one-out": Work(leave_one_out, lambda result, _question: result.scores),
+        "leave-one-out, <unk> instead": Work(instead, lambda result, _question: result.scores),
+        "leave-one-out, <unk> instead, up or down": Work(instead, lambda result, _question: np.abs(result.scores)),
+        "leave-one-out of units": exact,
+        "ContextCite": of_units(ContextCite(ablations=ABLATIONS), TheirMasks, per_output=False),
+        "hierarchical": of_units(Hierarchical(), per_output=True),
+        # The answer is the engine's, the tokens are those of who reads every prompt whole.
+        "naive leave-one-out": Work(exact.ask, exact.read, lambda _given, question: naive_tokens(question)),
+    }
+
+
+class TheirMasks(np.random.Generator):
+    """Draws the masks that the `context-cite` package draws; a generator as any other otherwise."""
+
+    def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        """Numbers that are below a half where its mask keeps a source."""
+        masks, sources = size
+        draws = [np.random.RandomState(seed).choice([False, True], size=sources) for seed in range(masks)]
+        return np.where(draws, 0.0, 1.0)
+
+
+def divided(model: LocalModel, question: Question) -> Prompt:
+    """The prompt with the question's units; what belongs to none is one that cannot be removed."""
+    encoding = model.encode(question.prompt_text)
+    spans = [*question.units, (question.n - question.query, question.n)]
+    units = [
+        PromptUnit(
+            (encoding.offsets[start][0], encoding.offsets[end - 1][1]), (start, end), special=index == len(spans) - 1
+        )
+        for index, (start, end) in enumerate(spans)
+        if start < end
+    ]
+    return Prompt(question.prompt_text, encoding, tuple(units))
+
+
+def naive_tokens(question: Question) -> int:
+    """What leave-one-out reads where every prompt is read from its beginning, the whole one included."""
+    whole = question.n + question.t - 1
+    return whole + sum(whole - (end - start) for start, end in question.units)
+
+
+def captum_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
+    """Captum's LLM wrapper: a forward for every output token, as it does by itself, or one for them all."""
+    from captum.attr import (  # pyright: ignore[reportMissingImports] - of the bench group
+        FeatureAblation,
+        LLMAttribution,
+        TextTemplateInput,
+        TextTokenInput,
+    )
+
+    wrapper: Any = LLMAttribution(FeatureAblation(model), tokenizer)
+
+    def ask(question: Question, **options: Any) -> Any:
+        return wrapper.attribute(
+            TextTokenInput(question.prompt_text, tokenizer), target=question.output_text, **options
+        )
+
+    def ask_units(question: Question) -> Any:
+        texts = [text_of(question.prompt[start:end]) for start, end in question.units]
+        template = TextTemplateInput(" ".join(["{}"] * len(texts)), texts)
+        return wrapper.attribute(template, target=question.output_text, forward_in_tokens=False)
+
+    def read(result: Any, _question: Question) -> np.ndarray:
+        return _numpy(result.token_attr)
+
+    return {
+        "leave-one-out": Work(ask, read),
+        "one call": Work(lambda question: ask(question, forward_in_tokens=False), read),
+        "one call of units": Work(ask_units, read),
+    }
+
+
+def inseq_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
+    """Inseq's occlusion, which tells sizes without their signs; asked for log-probabilities, not probabilities."""
+    import inseq  # pyright: ignore[reportMissingImports] - of the bench group
+    from inseq.attr.step_functions import probability_fn  # pyright: ignore[reportMissingImports]
+
+    def logprob(args: Any, **_options: Any) -> Any:
+        return probability_fn(args, logprob=True)
+
+    inseq.register_step_function(logprob, "logprob", overwrite=True)
+    loaded: Any = inseq.load_model(model, "occlusion", tokenizer=tokenizer, device=str(model.device))
+
+    def ask(question: Question) -> Any:
+        return loaded.attribute(
+            question.prompt_text,
+            f"{question.prompt_text} {question.output_text}",
+            attributed_fn="logprob",
+            show_progress=False,
+            pretty_progress=False,
+        )
+
+    def read(given: Any, question: Question) -> np.ndarray:
+        by_token = given.sequence_attributions[0].target_attributions
+        if len(by_token) != question.n + question.t:
+            raise ValueError(f"expected {question.n + question.t} tokens, Inseq read {len(by_token)}")
+        return _numpy(by_token[: question.n].T)
+
+    return {"leave-one-out": Work(ask, read)}
+
+
+def context_cite_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
+    """The `context-cite` package, told where the sentences are and what the output is."""
+    import nltk  # pyright: ignore[reportMissingImports] - of the bench group
+
+    # Its import fetches data for a sentence tokenizer that is not used here.
+    nltk.download = lambda *_arguments, **_options: True
+    from context_cite import ContextCiter, utils  # pyright: ignore[reportMissingImports]
+    from context_cite.context_partitioner import BaseContextPartitioner  # pyright: ignore[reportMissingImports]
+
+    utils.tqdm = iter  # no bar for every call
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+    class Sentences(BaseContextPartitioner):  # pyright: ignore[reportUntypedBaseClass]
+        """The question's units."""
+
+        def __init__(self, question: Question) -> None:
+            self._texts = np.array([text_of(question.prompt[start:end]) for start, end in question.units])
+            super().__init__(self.get_context())
+
+        @property
+        def num_sources(self) -> int:
+            return len(self._texts)
+
+        def split_context(self) -> None:
+            pass
+
+        def get_source(self, index: int) -> str:
+            return str(self._texts[index])
+
+        def get_context(self, mask: np.ndarray | None = None) -> str:
+            return " ".join(self._texts if mask is None else self._texts[mask])
+
+    def ask(question: Question) -> Any:
+        sentences = Sentences(question)
+        citer: Any = ContextCiter(
+            model,
+            tokenizer,
+            sentences.context,
+            text_of(question.prompt[question.n - question.query :]),
+            num_ablations=ABLATIONS,
+            prompt_template="{context} {query}",
+            partitioner=sentences,
+        )
+        # It would have the model write otherwise.
+        citer._cache["output"] = f"{question.prompt_text} {question.output_text}"
+        return citer.get_attributions(verbose=False)
+
+    return {"ContextCite": Work(ask, lambda scores, _question: np.asarray(scores)[None])}
+
+
+def _numpy(scores: Tensor) -> np.ndarray:
+    return scores.detach().float().cpu().numpy()
