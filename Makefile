@@ -32,8 +32,8 @@ format: $(VENV)/.dev  ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## gradients against Captum and Inseq
-	$(BIN)/python -m benchmarks.gradient
+bench: $(VENV)/.bench  ## gradients and ablation against Captum, Inseq and context-cite
+	@status=0; for each in gradient ablation; do $(BIN)/python -m benchmarks.$$each || status=$$?; done; exit $$status
 
 model: $(VENV)/.dev  ## train the embedded model anew, into training/out
 	$(BIN)/python -m training.train training/out

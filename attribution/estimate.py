@@ -22,7 +22,8 @@ class Estimate:
 
     `forwards` and `backwards` count prompts, `tokens` those of all forward passes, `flops` the floating-point
     operations, `bytes` about what the largest pass takes besides the model, `seconds` about how long it would take, by
-    the speed that the model showed on one short text. Budgets and what `resume` knows are not counted in.
+    the speed that the model showed on one short text. Budgets, what `resume` knows, and what is tried out once on a
+    model that is new are not counted in.
     """
 
     forwards: int

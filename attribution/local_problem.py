@@ -125,7 +125,7 @@ class LocalProblem(Problem):
         self._logprobs = torch.tensor(logprobs, dtype=torch.float32)
         self._known |= {keep.tobytes(): found for keep, found in zip(evaluations.keep, values, strict=True)}
 
-    def plans(self, rounds: Sequence[Bool[Tensor, "batch unit"]]) -> list[Plan]:
+    def plans(self, rounds: Sequence[Bool[Tensor, "_ unit"]]) -> list[Plan]:
         """What asking for these masks would take, one round of them after the other, were nothing known yet."""
         found: list[Plan] = []
         for masks in rounds:

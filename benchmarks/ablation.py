@@ -21,7 +21,8 @@ ROWS = (
         "leave-one-out",
         (
             Peer("Captum", "one call", times=2.5, like=REPLACED),
-            Peer("Captum", "leave-one-out", times=15, like=REPLACED),
+            Peer("Captum", "token by token", times=15, like=REPLACED),
+            Peer("Captum", "token by token, cache mended", times=None, like=REPLACED),
             Peer("Inseq", "leave-one-out", times=15, like=f"{REPLACED}, up or down"),
         ),
         at_most=7,
@@ -32,7 +33,8 @@ ROWS = (
         "leave-one-out",
         (
             Peer("Captum", "one call", times=3, like=REPLACED),
-            Peer("Captum", "leave-one-out", times=30, like=REPLACED),
+            Peer("Captum", "token by token", times=30, like=REPLACED),
+            Peer("Captum", "token by token, cache mended", times=None, like=REPLACED),
         ),
         at_most=24,
     ),
@@ -56,7 +58,7 @@ ROWS = (
     ),
     Row(
         "hierarchical-1000",
-        Question("planted", 5000, 2, unit=5, plants_causes=True),
+        Question("planted", 5005, 8, unit=5, query=5, plants_causes=True),
         "hierarchical",
         (Peer(OURS, "naive leave-one-out", times=10, cosine=None),),
         measure="tokens",

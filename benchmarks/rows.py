@@ -213,7 +213,7 @@ def _compare(row: Row, question: Question, ours: Contestant, peers: Sequence[Con
     """
     for contestant in (ours, *peers):
         scores, expected = contestant.scores, len(question.units)
-        if scores is None:
+        if scores is None or contestant.failure:
             continue
         if scores.shape[1] != expected:
             contestant.failure = f"it scored {scores.shape[1]} units, not {expected}"

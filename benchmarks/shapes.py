@@ -96,7 +96,7 @@ def _planted() -> Any:
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
-            num_attention_heads=2,
+            num_attention_heads=1,
             max_position_embeddings=8192,
             rope_parameters={"rope_type": "default", "rope_theta": 1e8},
         )
@@ -109,10 +109,10 @@ def _planted() -> Any:
         embeddings[:, shared] = length
         embeddings[list(MARKERS), of_markers] = length * torch.eye(len(MARKERS))
         attention = model.model.layers[0].self_attn
-        least_turned = slice(attention.head_dim // 2 - 1, None, attention.head_dim)
+        least_turned = [attention.head_dim // 2 - 1, attention.head_dim - 1]  # a pair is half a head apart
         for projection, read in ((attention.q_proj, shared), (attention.k_proj, of_markers)):
             projection.weight[least_turned] = 0
-            projection.weight[least_turned, read] = LOUDNESS
+            projection.weight[least_turned[0], read] = LOUDNESS
         attention.v_proj.weight[:, of_markers] *= LOUDNESS
     return model
 
