@@ -81,6 +81,16 @@ class Remainder:
         """The same for two remainders that are the same."""
         return b"|".join(part.tobytes() for part in (self.ids, self.positions, self.rows, self.items))
 
+    @property
+    def extent(self) -> int:
+        """How many places its tokens stretch over."""
+        return int(self.positions[-1]) + 1
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some of these places are empty."""
+        return self.extent != len(self.ids)
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:

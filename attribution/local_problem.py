@@ -13,10 +13,11 @@ from torch import Tensor
 
 from attribution.absence import Replace
 from attribution.engine import attention, backward, forward
-from attribution.engine.ablation import Ablation, Allowed, Plan
+from attribution.engine.ablation import Ablation, Allowed
 from attribution.engine.attention import Step
 from attribution.engine.backward import Reduce
 from attribution.engine.forward import Place, here
+from attribution.engine.plan import Plan
 from attribution.engine.probe import probe
 from attribution.engine.rules import PLAIN, Rules
 from attribution.errors import InputError

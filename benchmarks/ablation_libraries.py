@@ -91,7 +91,8 @@ class TheirMasks(np.random.Generator):
     def random(self, size: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - ours asks no more
         """Numbers that are below a half where its mask keeps a source."""
         masks, sources = size
-        draws = [np.random.RandomState(seed).choice([False, True], size=sources) for seed in range(masks)]
+        # With p given, numpy draws other masks than without.
+        draws = [np.random.RandomState(seed).choice([False, True], sources, p=[0.5, 0.5]) for seed in range(masks)]
         return np.where(draws, 0.0, 1.0)
 
 

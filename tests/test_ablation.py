@@ -13,8 +13,9 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM
 
 from attribution.absence import Remainder, Replace
-from attribution.engine import ablation, packing
-from attribution.engine.ablation import Ablation, Allowed, Road
+from attribution.engine import packing, roads
+from attribution.engine.ablation import Ablation, Allowed
+from attribution.engine.roads import Road
 from attribution.errors import CapabilityError, ContextWindowError, InputError, ModelError, NonFiniteError
 from attribution.local_problem import LocalProblem
 from attribution.models.local import LocalModel
@@ -36,19 +37,19 @@ every_family = pytest.mark.parametrize("family", ARCHITECTURES)
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """What one test finds out about a model is not for the next."""
-    ablation._roads.clear()
+    roads._known.clear()
     yield
-    ablation._roads.clear()
+    roads._known.clear()
 
 
 def packed(model: LocalModel) -> None:
     """From now on the model's prompts are packed wherever they can be."""
-    ablation._roads[model.model] = Road(works=True, ratio=0.0, measured=True, checked=10**6)
+    roads._known[model.model] = (model.state, Road(works=True, ratio=0.0, measured=True, checked=10**6))
 
 
 def batched(model: LocalModel) -> None:
     """From now on the model's prompts are computed in batches."""
-    ablation._roads[model.model] = Road(works=False)
+    roads._known[model.model] = (model.state, Road(works=False))
 
 
 def prompt_of(ids: tuple[int, ...] = IDS, units: tuple[tuple[int, int], ...] = UNITS, special: int = 1) -> Prompt:
@@ -367,8 +368,8 @@ def test_the_road_is_tried_once_and_what_it_costs_is_counted() -> None:
     model = LocalModel(copy.deepcopy(tiny_model("llama")), tiny_tokenizer())
     first, second = problem(model), problem(model)
     assert torch.equal(first.value(masks()), second.value(masks()))
-    assert ablation.road(model).works
-    assert ablation.road(model).checked >= len(IDS)
+    assert roads.road(model).works
+    assert roads.road(model).checked == len(IDS) + len(OUTPUT) - 2
     assert first.cost.tokens > second.cost.tokens
     assert first.cost.forwards == second.cost.forwards
 
@@ -385,7 +386,7 @@ def test_packing_that_gives_something_else_is_noticed(monkeypatch: pytest.Monkey
     with pytest.warns(UserWarning, match="Packed prompts and plain ones differ by"):
         found = problem(model).value(masks())
     assert close(found.double(), expected(model.model, masks(), "delete"))
-    assert not ablation.road(model).works
+    assert not roads.road(model).works
     assert close(problem(model).value(masks()), found, 0)  # and no further warning
 
 
@@ -402,11 +403,11 @@ def test_packing_that_a_model_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_longer_prompts_are_checked_again() -> None:
     model = LocalModel(copy.deepcopy(tiny_model("llama")), tiny_tokenizer())
     problem(model).value(masks())
-    short = ablation.road(model).checked
+    short = roads.road(model).checked
     ids = tuple(range(10, 70))
     asked = problem(model, prompt=prompt_of(ids, tuple((i, i + 1) for i in range(60)), 0))
     asked.value(~torch.eye(60, dtype=torch.bool))
-    assert ablation.road(model).checked > 2 * short
+    assert roads.road(model).checked > 2 * short
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import attribution as at
-from attribution.engine import ablation
+from attribution.engine import roads
 from attribution.engine.flops import count_flops
 from attribution.method import list_methods
 from attribution.models.local import LocalModel
@@ -62,7 +62,7 @@ def test_operations_are_counted_as_torch_counts_them(family: str) -> None:
 
 
 def test_operations_of_leave_one_out(llama: LocalModel) -> None:
-    ablation._roads.clear()
+    roads._known.clear()
     at.explain(llama, PROMPT, output=" The answer", method="leave_one_out")
     said = at.explain(llama, PROMPT, output=" The answer", method="leave_one_out", dry_run=True)
     with FlopCounterMode(display=False) as counter:

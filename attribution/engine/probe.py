@@ -45,8 +45,7 @@ def probe(model: LocalModel) -> Probe:
 
     A model whose parameters were exchanged since (quantised, say, or wrapped by an adapter) is probed again.
     """
-    parameters = tuple((type(p), p.dtype, p.device, p.shape) for p in model.model.parameters())
-    state = hash((getattr(model.model.config, "_attn_implementation", None), parameters))
+    state = model.state
     known = _known.get(model.model)
     if known is None or known[0] != state:
         known = _known[model.model] = (state, _probe(model))

@@ -103,6 +103,12 @@ class LocalModel:
     # What it is
 
     @property
+    def state(self) -> int:
+        """Another number once its parameters were exchanged (quantised, say), or its attention."""
+        parameters = tuple((type(p), p.dtype, p.device, p.shape) for p in self.model.parameters())
+        return hash((getattr(self.model.config, "_attn_implementation", None), parameters))
+
+    @property
     def embedding_layer(self) -> nn.Module:
         """The layer that turns ids into the vectors that the first block reads."""
         return self.model.get_input_embeddings()

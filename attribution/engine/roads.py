@@ -1,0 +1,119 @@
+"""Roads: what is known about packing on a model, found out on what it is asked first (see `ablation`)."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attribution.absence import Remainder
+from attribution.engine import memory, packing
+from attribution.engine.passes import Passes
+from attribution.engine.plan import Planner
+from attribution.models.local import LocalModel, Memory
+
+log = logging.getLogger(__name__)
+
+TOKENS = 256
+"""How many tokens at most are computed on each road to find out what they cost."""
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 3e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+"""Up to where two roads differ by rounding alone, relative to the largest number, which counts at least 1."""
+
+
+@dataclass
+class Road:
+    """What is known about packing on a model."""
+
+    works: bool
+    ratio: float = 1.0
+    """What a packed token costs, in batched ones that see as much."""
+    measured: bool = False
+    checked: int = 0
+    """The longest text on which it gave what the plain way gives."""
+    masks_hold: bool | None = None
+    """Whether what is masked changes nothing; None as long as it was not asked."""
+
+
+_known: WeakKeyDictionary[nn.Module, tuple[Hashable, Road]] = WeakKeyDictionary()
+
+
+def road(model: LocalModel) -> Road:
+    """What is known about packing on this model; nothing any more where its parameters were exchanged since."""
+    state = model.state
+    known = _known.get(model.model)
+    if known is None or known[0] != state:
+        known = _known[model.model] = (state, Road(works=model.takes_masks))
+    return known[1]
+
+
+def choose_trial(known: Road, chosen: Sequence[Remainder], work: int) -> list[Remainder]:
+    """Some of the remainders, by which something can be found out; none where nothing need be known, or can be.
+
+    They are few enough for a share of the tokens that the `work` would take.
+    """
+    longest = max(len(remainder.ids) for remainder in chosen)
+    count = max(1, min(work // 16, TOKENS) // longest)
+    if longest <= 2 * known.checked and (known.measured or count == 1):
+        return []
+    # From the longest on, one that is whole apart: on that every road agrees.
+    order = sorted(range(len(chosen)), key=lambda i: -len(chosen[i].ids))
+    indices = np.linspace(1, len(chosen) - 1, count).round().astype(int)
+    return [chosen[order[i]] for i in dict.fromkeys(indices.tolist())]
+
+
+def try_out(model: LocalModel, planner: Planner, passes: Passes, trial: Sequence[Remainder], kept: Memory) -> None:
+    """Computes the trial on both roads: do they give the same, and what does each cost? Writes down what it finds."""
+    known = road(model)
+    packs = list(packing.packs(packing.branches(trial, planner.whole), planner.busy, planner.slope))
+    batches = planner.batched(trial, planner.busy)
+    on_packs = [(pack.indices, partial(passes.packed, trial, pack, kept)) for pack in packs]
+    in_batches = [(batch, partial(passes.batched, [trial[i] for i in batch])) for batch in batches.batches]
+    try:
+        packed_seconds, packed = _timed(on_packs)
+    except Exception as error:  # whatever a model makes of inputs that it does not expect
+        if memory.is_out_of_memory(error):
+            raise
+        log.info("%s takes no packed prompts: %s", model.name, error)
+        known.works = False
+        return
+    batched_seconds, batched = _timed(in_batches)
+    if not agree(packed, batched, model.model.dtype):
+        known.works = False
+        warnings.warn(
+            f"Packed prompts and plain ones differ by {float((packed - batched).abs().max()):.2g} on {model.name}. "
+            "They are computed the plain way, which takes longer.",
+            stacklevel=2,
+        )
+        return
+    known.checked = max(known.checked, len(trial[0].ids))
+    if not known.measured and len(trial) > 1:
+        # Once more, for whatever happens at the first time only.
+        packed_seconds = min(packed_seconds, _timed(on_packs)[0])
+        batched_seconds = min(batched_seconds, _timed(in_batches)[0])
+        packed_cost = packed_seconds / planner.cost(planner.packed(trial, packs))
+        known.ratio = min(3.0, max(0.5, packed_cost * planner.cost(batches) / batched_seconds))
+        known.measured = True
+
+
+def _timed(works: Sequence[tuple[Sequence[int], Callable[[], Tensor]]]) -> tuple[float, Tensor]:
+    """Seconds that the work took, and what came out, in the order of the indices."""
+    start = time.perf_counter()
+    found = [work() for _, work in works]
+    seconds = time.perf_counter() - start
+    order = np.argsort([i for indices, _ in works for i in indices])
+    return seconds, torch.cat(found)[torch.from_numpy(order)]
+
+
+def agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two roads to the same numbers differ by rounding alone."""
+    largest = max(1.0, float(other.abs().max()))
+    return float((one - other).abs().max()) <= TOLERANCE.get(dtype, 2e-1) * largest
