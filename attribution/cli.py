@@ -132,9 +132,11 @@ def methods(
     table.add_column(f"passes at most, for {n_units} units and {n_targets} outputs", max_width=24)
     table.add_column("what a score is")
     for method in known:
-        cost = method.cost(n_units, n_targets)
+        allowed = min(n_units, method.max_units or n_units)
+        cost = method.cost(allowed, n_targets)
         passes = [f"{n} {kind}" for n, kind in ((cost.forwards, "forward"), (cost.backwards, "backward")) if n]
-        table.add_row(Text(method.name, "bold"), Text(" + ".join(passes)), Text(method.summary))
+        limit = f" (up to {allowed} units)" if allowed < n_units else ""
+        table.add_row(Text(method.name, "bold"), Text(" + ".join(passes) + limit), Text(method.summary))
     _console().print(table)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.errors import CapabilityError, InputError, UnknownMethodError
+from attribution.errors import CapabilityError, InputError, MissingExtraError, UnknownMethodError
 from attribution.problem import Cost, Need, Problem
 
 LAWS: Mapping[str, str] = {
@@ -48,6 +49,8 @@ class Method(ABC):
     """Of more removable units than this it takes too long."""
     targets: ClassVar[frozenset[str] | None] = None
     """The names of the targets that it can explain."""
+    extra: ClassVar[str | None] = None
+    """The optional package that it needs, which the extra of the same name installs."""
 
     @abstractmethod
     def cost(self, n_units: int, n_targets: int) -> Cost:
@@ -73,7 +76,12 @@ class Method(ABC):
         return asdict(self)
 
     def check(self, problem: Problem) -> None:
-        """Raises `CapabilityError` where the problem lacks what the method needs, or is beyond its limits."""
+        """Raises `CapabilityError` where the problem lacks what the method needs, or is beyond its limits.
+
+        Raises `MissingExtraError` where a package that it needs is not installed.
+        """
+        if self.extra is not None:
+            check_extra(self.name, self.extra)
         for need in sorted(self.needs):
             reason = problem.lacks(need)
             if reason:
@@ -91,6 +99,12 @@ class Method(ABC):
                 f"{self.name} explains the target {' or '.join(sorted(self.targets))}, got {problem.target}. Use "
                 "another target, or another method."
             )
+
+
+def check_extra(who: str, package: str) -> None:
+    """Raises `MissingExtraError` where the package is not installed."""
+    if find_spec(package) is None:
+        raise MissingExtraError(f'{who} needs the package {package}. Type: pip install "llm-attribution[{package}]"')
 
 
 def list_methods() -> tuple[Method, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from attribution.errors import CapabilityError, InputError, ModelError, UnknownMethodError
+from attribution.errors import CapabilityError, InputError, MissingExtraError, ModelError, UnknownMethodError
 from attribution.explainer import explain
 from attribution.local_problem import LocalProblem
 from attribution.method import LAWS, Method, build_method, list_methods
@@ -18,6 +19,7 @@ from attribution.methods.expected_gradients import ExpectedGradients
 from attribution.methods.gim import GIM
 from attribution.methods.input_x_gradient import InputXGradient
 from attribution.methods.integrated_gradients import IntegratedGradients
+from attribution.methods.interactions import Interactions
 from attribution.methods.leave_one_out import LeaveOneOut
 from attribution.methods.saliency import Saliency
 from attribution.methods.smooth_grad import SmoothGrad
@@ -487,3 +489,26 @@ def test_a_method_of_ones_own(llama: LocalModel) -> None:
             return torch.ones(problem.n_targets, problem.n_units)
 
     assert explain(llama, PROMPT, output=" The", method=Constant()).total().tolist() == [1] * 11  # ten words and BOS
+
+
+# Optional packages
+
+
+@every_method
+def test_a_package_that_is_missing_is_said_before_any_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, game = build_method(name), linear_game()
+    for package in ("sklearn", "shapiq"):
+        monkeypatch.setitem(sys.modules, package, None)
+    if method.extra is None:
+        method.check(game)
+        attribute(method, game)
+        return
+    with pytest.raises(MissingExtraError, match=rf'{name} needs .* pip install "llm-attribution\[{method.extra}\]"'):
+        method.check(game)
+    assert game.cost.forwards == 0
+
+
+def test_the_oracle_needs_shapiq(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shapiq", None)
+    with pytest.raises(MissingExtraError, match=r'by="shapiq" needs .* pip install "llm-attribution\[shapiq\]"'):
+        attribute(Interactions(by="shapiq"), linear_game())

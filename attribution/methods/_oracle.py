@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from attribution.errors import BudgetError, MissingExtraError
+from attribution.errors import BudgetError
 from attribution.methods._game import Game
 from attribution.methods._walsh import ROUNDING, Found
 
@@ -15,13 +15,10 @@ from attribution.methods._walsh import ROUNDING, Found
 def banzhaf_interactions(game: Game, n_targets: int, samples: int, seed: int) -> tuple[list[Found], int]:
     """What shapiq finds for each target, exactly where there are no more masks than samples; and how many were asked.
 
-    Raises `MissingExtraError` without the package, and `BudgetError` where a value is missing.
+    Raises `BudgetError` where a value is missing.
     """
-    try:
-        import shapiq
-    except ImportError as error:
-        message = 'by="shapiq" needs shapiq. Type: pip install "llm-attribution[shapiq]"'
-        raise MissingExtraError(message) from error
+    import shapiq
+
     n_players, order = game.n_players, min(2, game.n_players)
     asked: set[bytes] = set()
     found: list[Found] = []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from attribution.errors import BudgetError, MissingExtraError
+from attribution.errors import BudgetError
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +61,12 @@ def fit(
     design = np.concatenate([features, ones], axis=1) * np.sqrt(weights)[:, None]
     if not penalty and np.linalg.matrix_rank(design) < design.shape[1]:
         raise too_few(len(design), features.shape[1])
-    linear = linear_models()
+    from sklearn import linear_model
+
     model = (
-        linear.Ridge(penalty, fit_intercept=intercept) if penalty else linear.LinearRegression(fit_intercept=intercept)
+        linear_model.Ridge(penalty, fit_intercept=intercept)
+        if penalty
+        else linear_model.LinearRegression(fit_intercept=intercept)
     )
     model.fit(features, values, sample_weight=weights)
     predicted = model.predict(features).reshape(values.shape)  # a single target may have lost its axis
@@ -78,13 +80,3 @@ def too_few(n_known: int, n_scores: int) -> BudgetError:
     return BudgetError(
         f"{n_known} masks do not tell the scores of {n_scores} units apart. Allow more samples, and a budget for them."
     )
-
-
-def linear_models() -> Any:
-    """scikit-learn's linear models; `MissingExtraError` where it is not installed."""
-    try:
-        from sklearn import linear_model
-    except ImportError as error:
-        message = 'This method needs scikit-learn. Type: pip install "llm-attribution[sklearn]"'
-        raise MissingExtraError(message) from error
-    return linear_model

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from attribution.errors import MissingExtraError
-
 Spectrum = dict[frozenset[int], float]
 """A function of masks as a sum of products: of each set of players, the product of their signs, 1 where a player is
 there and -1 where not, times a coefficient. Every function of masks is such a sum, and in one way only (Walsh)."""
@@ -16,11 +14,8 @@ there and -1 where not, times a coefficient. Every function of masks is such a s
 
 def boosted_spectrum(keep: Bool[np.ndarray, "row player"], values: Float64[np.ndarray, " row"], seed: int) -> Spectrum:
     """The spectrum of gradient-boosted trees that were fitted to values of masks, without the constant."""
-    try:
-        from sklearn.ensemble import GradientBoostingRegressor
-    except ImportError as error:
-        message = 'This method needs scikit-learn. Type: pip install "llm-attribution[sklearn]"'
-        raise MissingExtraError(message) from error
+    from sklearn.ensemble import GradientBoostingRegressor
+
     # Measured on planted sets of up to three players: more trees, or deeper ones, find no more. A third of the players
     # for each split is as good as all, and faster.
     model = GradientBoostingRegressor(n_estimators=100, max_depth=4, max_features=1 / 3, random_state=seed)

@@ -31,6 +31,7 @@ class Banzhaf(Method):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
     laws: ClassVar[frozenset[str]] = frozenset({"additive", "complete"})
+    extra: ClassVar[str | None] = "sklearn"
 
     samples: int = 512
 

@@ -13,7 +13,6 @@ from attribution.errors import BudgetError
 from attribution.method import Method
 from attribution.methods._game import Game, count_distinct, count_known
 from attribution.methods._options import real, whole
-from attribution.methods._regression import linear_models
 from attribution.problem import Cost, Need, Problem
 
 
@@ -33,6 +32,7 @@ class ContextCite(Method):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
     laws: ClassVar[frozenset[str]] = frozenset()
+    extra: ClassVar[str | None] = "sklearn"
     unit: ClassVar[str] = "log-odds"
     targets: ClassVar[frozenset[str] | None] = frozenset({"logprob"})
 
@@ -68,11 +68,11 @@ class ContextCite(Method):
     def _weights(
         self, keep: Bool[np.ndarray, "mask player"], odds: Float64[np.ndarray, "mask target"]
     ) -> Float64[np.ndarray, "target player"]:
+        from sklearn.linear_model import Lasso
+
         scale = keep.std(0)
         scale[scale == 0] = 1  # always there or never: nothing is known of it, and its weight is 0
-        lasso = linear_models().Lasso(
-            alpha=self.alpha, max_iter=100_000, random_state=0
-        )  # 1,000 steps are too few for much noise
+        lasso = Lasso(alpha=self.alpha, max_iter=100_000, random_state=0)  # 1,000 steps are too few for much noise
         return lasso.fit((keep - keep.mean(0)) / scale, odds).coef_.reshape(odds.shape[1], -1) / scale
 
 

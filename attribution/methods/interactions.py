@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.errors import BudgetError, InputError
-from attribution.method import Method
+from attribution.method import Method, check_extra
 from attribution.methods import _walsh
 from attribution.methods._game import Game
 from attribution.methods._options import whole
@@ -41,6 +41,7 @@ class Interactions(Method):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
     laws: ClassVar[frozenset[str]] = frozenset()
+    extra: ClassVar[str | None] = "sklearn"
 
     samples: int = 1024
     pairs: int = 20
@@ -59,6 +60,7 @@ class Interactions(Method):
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         game, seed = Game(problem), int(rng.integers(2**31))
         if self.by == "shapiq":
+            check_extra('by="shapiq"', "shapiq")
             found, evaluations = banzhaf_interactions(game, problem.n_targets, self.samples, seed)
             exactly = 2**game.n_players <= self.samples
         else:

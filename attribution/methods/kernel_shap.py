@@ -34,6 +34,7 @@ class KernelSHAP(Method):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
     laws: ClassVar[frozenset[str]] = frozenset({"additive", "complete"})
+    extra: ClassVar[str | None] = "sklearn"
 
     samples: int = 1024
 

@@ -32,6 +32,7 @@ class LIME(Method):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})
     laws: ClassVar[frozenset[str]] = frozenset()
+    extra: ClassVar[str | None] = "sklearn"
 
     samples: int = 512
     kernel_width: float = 25.0
