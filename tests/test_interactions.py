@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from itertools import combinations, product
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attribution.errors import BudgetError, InputError, MissingExtraError
+from attribution.errors import BudgetError, InputError
 from attribution.methods._trees import boosted_spectrum
 from attribution.methods.interactions import Interactions
 from attribution.problem import Problem
@@ -280,20 +279,6 @@ def test_shapiq_on_more_units() -> None:
     assert game.errors is None
     with pytest.raises(BudgetError, match="Allow more"):
         attribute(planted(14, 0, allowed=300)[0], by="shapiq")
-
-
-@pytest.mark.parametrize(("package", "by"), [("sklearn", "proxy"), ("shapiq", "shapiq")])
-def test_what_to_install(package: str, by: str, monkeypatch) -> None:
-    plain = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name.partition(".")[0] == package:
-            raise ImportError(name)
-        return plain(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=rf"pip install \"llm-attribution\[{package}\]\""):
-        attribute(planted(25, 1)[0], by=by)
 
 
 @pytest.mark.usefixtures("untyped")

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from attribution.absence import Remainder
 
-WIDTHS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Lengths of a row that are tried, in those of the longest branch."""
+SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 1)
+"""Numbers of rows that are tried, in as many as the longest branch makes."""
 
 
 @dataclass(frozen=True)
@@ -115,26 +116,24 @@ def _fill(found: Sequence[Branch], start: int, tokens_at_once: int) -> int:
 
 
 def _best(found: Sequence[Branch], slope: float) -> Pack:
-    """The branches in rows of the length that costs least."""
+    """The branches in as many rows as cost least."""
     longest = max(branch.length - branch.shared for branch in found)
     total = sum(branch.length - branch.shared for branch in found)
-    widths = sorted({min(int(longest * factor), total) for factor in WIDTHS})
-    return min((_rows(found, width) for width in widths), key=lambda pack: pack.cost(slope))
+    most = -(-total // longest)
+    counts = sorted({max(1, round(most * share)) for share in SHARES} | {most})
+    return min((_rows(found, count, max(longest, -(-total // count))) for count in counts), key=lambda p: p.cost(slope))
 
 
-def _rows(found: Sequence[Branch], width: int) -> Pack:
-    """The branches in rows of at most this length: longest chains first, each into the first row that has room."""
-    rows: list[list[Branch]] = []
-    used: list[int] = []
+def _rows(found: Sequence[Branch], count: int, width: int) -> Pack:
+    """The branches in at most `count` rows of about this length: the longest chain first, each into the emptiest row."""
+    rows: list[list[Branch]] = [[] for _ in range(count)]
+    loads = [(0, row) for row in range(count)]
     for chain in sorted(_chains(found, width), key=_own, reverse=True):
-        size = _own(chain)
-        row = next((i for i, taken in enumerate(used) if taken + size <= width), len(rows))
-        if row == len(rows):
-            rows.append([])
-            used.append(0)
+        load, row = heappop(loads)
         rows[row] += chain
-        used[row] += size
-    return Pack(tuple(map(tuple, rows)), max(used), max(branch.shared for branch in found))
+        heappush(loads, (load + _own(chain), row))
+    filled = tuple(tuple(row) for row in rows if row)
+    return Pack(filled, max(load for load, _ in loads), max(branch.shared for branch in found))
 
 
 def _chains(found: Sequence[Branch], width: int) -> list[list[Branch]]:
