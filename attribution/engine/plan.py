@@ -17,6 +17,9 @@ from attribution.models.local import LocalModel
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 """How many tokens keep a kind of device busy; more only take memory."""
 
+PASS = {"cpu": 32, "cuda": 512}
+"""What a pass costs besides its tokens, in tokens: the weights are read once, and every operation is begun."""
+
 ATTENTION = 1.5
 """How much longer an operation of attention takes than one of a large matrix product; measured on a CPU."""
 
@@ -55,6 +58,7 @@ class Planner:
         self._model, self.whole = model, whole
         self._flops = count_flops(model)
         self.busy = tokens_at_once or TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cuda"])
+        self._pass = PASS.get(model.device.type, PASS["cuda"])
         self.kept: int | None = None
 
     @property
@@ -64,7 +68,7 @@ class Planner:
 
     def cost(self, plan: Plan) -> float:
         """What a plan costs, in tokens that look at nothing."""
-        return plan.tokens + self.slope * plan.pairs
+        return plan.tokens + self.slope * plan.pairs + self._pass * plan.passes
 
     def best(self, remainders: Sequence[Remainder], busy: int, *, ratio: float | None, remembered: bool) -> Plan:
         """The cheaper plan for remainders none of which is there twice, in passes that fit into memory.
@@ -103,12 +107,12 @@ class Planner:
     def _packed(self, remainders: Sequence[Remainder], tokens_at_once: int, first: int) -> Plan:
         """The cheaper of two ways to pack: as branches of the whole text, or each from its first token on."""
         alone, shared = (
-            list(packing.packs(packing.branches(remainders, trunk), tokens_at_once, self.slope))
+            self.packed(remainders, list(packing.packs(packing.branches(remainders, trunk), tokens_at_once, self.slope)))
             for trunk in (None, self.whole)
         )
-        looks_back = sum(p.cost(self.slope) for p in shared) + first < sum(p.cost(self.slope) for p in alone)
-        plan = self.packed(remainders, shared if looks_back else alone)
-        return self.after_whole(plan) if first and looks_back else plan
+        if first and shared.looks_back:
+            shared = self.after_whole(shared)
+        return min(shared, alone, key=self.cost)
 
     def packed(self, remainders: Sequence[Remainder], packs: Sequence[Pack]) -> Plan:
         """The plan that these packs are."""
