@@ -83,7 +83,7 @@ def expected(model, keep: torch.Tensor, absence: str | tuple[int, ...], output: 
             token
             for (start, end), kept in zip(units, mask, strict=True)
             for token in range(start, end)
-            if not kept and token >= special
+            if not kept and end > special
         }
         if absence == "delete":
             rows.append(reference.logprobs(model, [t for i, t in enumerate(ids) if i not in gone], list(output)))
@@ -140,22 +140,28 @@ def test_packed_batched_and_one_by_one(family: str, absence: str, dtype: torch.d
             assert alone.cost.forwards == together.cost.forwards == packs.cost.forwards
 
 
-@pytest.mark.parametrize("absence", ["delete", "mask"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("absence", ["delete", "mask", "replace"])
 @every_family
-def test_an_output_of_one_token_and_a_prompt_of_one_unit(family: str, absence: str) -> None:
-    model, ids, units = wide(family, torch.float32), (2, 40, 41, 60), ((0, 1), (1, 4))
-    for special in (1, 0):  # without a special token nothing at all is left, and the model starts from BOS
-        keep = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
-        prompt = prompt_of(ids, units, special)
-        some = keep if special else keep[:3]
-        truth = expected(model.model, some, absence, (70,), ids=ids, units=units, special=special)
-        if special == 0:
-            start, gone = ([2], set()) if absence == "delete" else ([41, 41, 41, 2], {0, 1, 2})
-            last = reference.masked_logprobs(model.model, start, gone, [70])
-            truth = torch.cat([truth, torch.tensor([last], dtype=torch.float64)])
-        for road in (packed, batched):
-            road(model)
-            assert close(problem(model, (70,), prompt, ablation=absence).value(keep).double(), truth)
+def test_an_output_of_one_token_and_a_prompt_of_one_unit(family: str, absence: str, dtype, monkeypatch) -> None:
+    meaning = replacing(monkeypatch) if absence == "replace" else absence
+    ids, units = (2, 40, 41, 60), ((0, 1), (1, 4))
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    with InFloat64() if dtype == torch.float64 else nullcontext():
+        model = wide(family, dtype)
+        for special in (1, 0):  # without a special token nothing at all is left, and the model starts from BOS
+            keep = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
+            some = keep if special or absence == "replace" else keep[:3]
+            prompt, fill = prompt_of(ids, units, special), FILL if absence == "replace" else absence
+            truth = expected(model.model, some, fill, (70,), ids=ids, units=units, special=special)
+            if len(some) == 3:
+                start, gone = ([2], set()) if absence == "delete" else ([41, 41, 41, 2], {0, 1, 2})
+                last = reference.masked_logprobs(model.model, start, gone, [70])
+                truth = torch.cat([truth, torch.tensor([last], dtype=torch.float64)])
+            for road in (packed, batched):
+                road(model)
+                found = problem(model, (70,), prompt, ablation=meaning).value(keep)
+                assert close(found.double(), truth, tolerance)
 
 
 @every_family

@@ -61,7 +61,7 @@ def test_a_dry_run_and_a_budget(cli) -> None:
     assert json.loads(out)["forwards"] == 18
     _, out, _ = cli("explain", PROMPT, "--max-forwards", "8")
     assert "partial: the budget ended first" in out
-    assert " were not looked into one by one" in out
+    assert "not looked into one by one: 10 words" in out
     status, _, err = cli("explain", PROMPT, "--max-seconds", "-1")
     assert (status, err) == (2, "attribution: Expected max_seconds as a number above 0, got -1.0.\n")
 

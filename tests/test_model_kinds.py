@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from attribution.engine import backward
+from attribution.engine import backward, roads
 from attribution.engine.probe import probe
 from attribution.errors import CapabilityError
 from attribution.explainer import explain
@@ -20,6 +20,7 @@ from attribution.local_attribution import LocalLLMAttributor
 from attribution.method import list_methods
 from attribution.models.local import LocalModel
 from attribution.target import named_target, read_output
+from tests.reference import logprobs
 from tests.state import differences, snapshot
 from tests.tiny import close, tiny_model, tiny_tokenizer
 
@@ -69,6 +70,25 @@ def test_offloaded_models(tmp_path: Path) -> None:
         reading = read_output(OUTPUT, named_target("logprob"))
         assert close(backward.gradients(local, IDS, reading, lambda g, e: (g * e).sum(-1))[0], expected, 1e-5)
         assert [name for name, parameter in model.named_parameters() if parameter.is_meta] == before
+
+
+def assert_ablations(model) -> None:
+    """Leave-one-out, packed, is what the model itself says of prompts without a word."""
+    local = LocalModel(model, tiny_tokenizer())
+    roads._known[model] = (local.state, roads.Road(works=True, ratio=0.0, measured=True, checked=10**6))
+    result = explain(local, PROMPT, output=" The answer")
+    ids, output = list(local.encode(PROMPT).ids), [token.id for token in result.outputs]
+    whole = np.array(logprobs(model, ids, output))
+    for index, unit in enumerate(result.units):
+        if not unit.special:
+            without = logprobs(model, ids[: unit.first_token] + ids[unit.last_token :], output)
+            assert result.scores[:, index] == pytest.approx(whole - np.array(without), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not seem to be.*")
+def test_ablations_on_offloaded_models(tmp_path: Path) -> None:
+    for model in offloaded(tmp_path):
+        assert_ablations(model)
 
 
 def test_every_method_on_an_offloaded_model() -> None:
@@ -162,6 +182,12 @@ def test_int8_weights(torchao) -> None:
     kinds = {name: type(parameter) for name, parameter in quantised.named_parameters()}
     assert explain((quantised, tiny_tokenizer()), PROMPT, output=" The", method="attn_lrp").scores.any()
     assert {name: type(parameter) for name, parameter in quantised.named_parameters()} == kinds
+
+
+def test_ablations_on_quantised_weights(torchao) -> None:
+    model = copy.deepcopy(tiny_model("llama"))
+    torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
+    assert_ablations(model)
 
 
 def test_int8_activations_are_refused(torchao) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from attribution.errors import InputError
 from attribution.models.local import LocalModel
-from attribution.prompt import Encoding, check_prompt, divide
+from attribution.prompt import Encoding, check_prompt, divide, levels
 
 
 def words(text: str, *tokens: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
@@ -105,3 +105,46 @@ def test_unknown_granularity() -> None:
 def test_a_prompt_without_tokens() -> None:
     with pytest.raises(InputError, match="at least one token"):
         divide("a", Encoding((1,), ((0, 0),), (True,)), "word")
+
+
+# How units belong together
+
+
+def groups(text: str, granularity: str, n_more: int = 0) -> list[list[str]]:
+    """The texts of each group on each level."""
+    prompt = divide(text, by_character(text), granularity)
+    found = []
+    for level in levels(prompt, n_more):
+        assert len(level) == len(prompt.units) + n_more
+        assert level[0] == 0
+        assert all(0 <= b - a <= 1 for a, b in pairwise(level))  # in order, none left out
+        texts = [""] * (level[-1] + 1)
+        for unit, group in zip(prompt.units, level, strict=False):
+            texts[group] += prompt.unit_text(unit) + "|" * (granularity == "word")
+        found.append(texts)
+    return found
+
+
+def by_character(text: str) -> Encoding:
+    offsets = tuple((i, i + 1) for i in range(len(text)))
+    return Encoding(tuple(range(len(text))), offsets, (False,) * len(text))
+
+
+def test_levels_of_words() -> None:
+    text = 'Tom has 3.5 pears. "Why?" Ann asks.\nSo do I.\n\nNobody knows.'
+    paragraphs, sentences = groups(text, "word")
+    assert [paragraph.count("|") for paragraph in paragraphs] == [16, 3]
+    assert sentences == ["Tom|has|3.5|pears|.|", '"|Why|?|"|', "Ann|asks|.|", "So|do|I|.|", "Nobody|knows|.|"]
+
+
+def test_levels_of_tokens() -> None:
+    sentences, words = groups("He ran. I too", "token")
+    assert sentences == ["He ran.", " I too"]
+    assert words == ["He", " ran", ".", " I", " too"]
+    assert groups("One sentence only", "word") == []
+    assert groups("日本語。です。", "token")[0] == ["日本語。", "です。"]
+
+
+def test_output_tokens_are_a_group_of_their_own() -> None:
+    for level in groups("He ran. I too", "word", n_more=3):
+        assert level[-1] == ""

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from attribution.errors import InputError, MissingExtraError, ResultFileError
-from attribution.result import Attribution, Output, Unit
+from attribution.evaluations import Evaluations
+from attribution.result import Attribution, Interaction, Output, Unit
 
 
 def result(**changes) -> Attribution:
@@ -282,4 +283,71 @@ def test_a_newer_file(tmp_path) -> None:
     about = {"schema": 2, "something": "new"}
     save_file({"scores": np.zeros((1, 1), np.float32)}, path, metadata={"attribution": json.dumps(about)})
     with pytest.raises(ResultFileError, match=r"newer version \(schema 2.*pip install -U llm-attribution"):
+        Attribution.load(path)
+
+
+# What sampling methods add
+
+
+def test_errors_pairs_and_evaluations_are_kept(tmp_path) -> None:
+    keep = np.array([[True, True, False, True], [True, True, True, True]])
+    given = result(
+        errors=np.full((3, 4), 0.5, np.float32),
+        interactions=(Interaction(1, 2, (0.5, -0.25, 0.0)),),
+        evaluations=Evaluations(keep, np.array([[1, 2, 3], [4, 5, 6]], np.float32)),
+    )
+    given.save(tmp_path / "r.safetensors")
+    again = Attribution.load(tmp_path / "r.safetensors")
+    assert again == given
+    assert again.errors is not None
+    assert again.errors.tolist() == [[0.5] * 4] * 3
+    assert again.interactions == given.interactions
+    assert given.interactions[0].value == 0.25
+    assert again.evaluations is not None
+    assert len(again.evaluations) == 2
+    assert np.array_equal(again.evaluations.keep, keep)
+    assert again.evaluations.values.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert json.loads(json.dumps(given.to_dict()))["errors"] == [[0.5] * 4] * 3
+    assert given.to_frame()["error"].tolist() == [0.5] * 12
+    assert "error" not in result().to_frame()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"errors": np.zeros((3, 3), np.float32)},
+        {"errors": np.full((3, 4), np.nan, np.float32)},
+    ],
+)
+def test_errors_that_do_not_fit(wrong: dict) -> None:
+    with pytest.raises(InputError, match="Expected errors"):
+        result(**wrong)
+
+
+def test_evaluations_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match="a row of values for each mask"):
+        Evaluations(np.ones((2, 4), bool), np.zeros((3, 1), np.float32))
+    with pytest.raises(InputError, match="finite values"):
+        Evaluations(np.ones((1, 4), bool), np.full((1, 1), np.inf, np.float32))
+
+
+def test_damaged_pairs_and_evaluations(tmp_path) -> None:
+    path = tmp_path / "r.safetensors"
+    result(interactions=(Interaction(1, 2, (0.5, -0.25, 0.0)),)).save(path)
+    about = result(interactions=(Interaction(1, 2, (0.5, -0.25, 0.0)),)).to_dict()
+    for name in ("scores", "output_scores", "errors"):
+        del about[name]
+    arrays = {"scores": result().scores.copy()}
+    about["interactions"][0]["second"] = 4
+    save_file(arrays, path, metadata={"attribution": json.dumps(about)})
+    with pytest.raises(ResultFileError, match="damaged in interactions"):
+        Attribution.load(path)
+    about["interactions"] = []
+    keep, values = np.ones((2, 4), np.uint8), np.zeros((3, 1), np.float32)
+    save_file(
+        arrays | {"evaluations_keep": keep, "evaluations_values": values},
+        path,
+        metadata={"attribution": json.dumps(about)},
+    )
+    with pytest.raises(ResultFileError, match="damaged"):
         Attribution.load(path)

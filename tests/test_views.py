@@ -11,7 +11,7 @@ from rich.color import Color
 from rich.console import Console
 
 from attribution.errors import InputError
-from attribution.result import Attribution, Output
+from attribution.result import Attribution, Interaction, Output
 from attribution.views.table import TableView
 from attribution.views.text import plain, shade, visible
 from tests.test_result import result, whole
@@ -181,3 +181,38 @@ def test_visible_keeps_ordinary_text() -> None:
 def test_rich_prints_a_result() -> None:
     assert "Strongest tokens" in coloured(result())
     assert isinstance(result(), Attribution)
+
+
+def test_errors_stand_beside_scores() -> None:
+    errors = np.array([[0, 0.5, 0.25, 0.125], [0, 0.5, 0.25, 0.125], [0, 0, 0, 0]], dtype=np.float32)
+    text = str(result(errors=errors))
+    assert "Strongest tokens for the output, in nats, ± standard error:" in text
+    first = next(line for line in text.splitlines() if line.startswith("  1"))
+    assert first.endswith("Hi  ± 1.000")  # of a sum at most the sum
+    assert next(line for line in str(result(errors=errors).text_view("Yo")).splitlines() if "Hi" in line[3:]).endswith(
+        "± 0.500"
+    )
+
+
+def test_pairs_of_units() -> None:
+    pairs = (Interaction(1, 2, (0.25, 0.5, 0.0)), Interaction(1, 3, (-2.0, 0.0, 0.0)))
+    lines = str(result(interactions=pairs)).splitlines()
+    start = lines.index("Pairs that only work together (+) or replace one another (-):")
+    assert lines[start + 1].split() == ["1", "-2.000", "Hi", "and", "you", "(2", "of", "2)"]
+    assert lines[start + 2].split() == ["2", "+0.750", "Hi", "and", "you", "(1", "of", "2)"]
+
+
+def test_what_a_method_found_out_about_its_own_scores() -> None:
+    notes = {
+        "joint": [
+            {"units": [1, 3], "drop": [1.0, 0.5, 0.0], "scored": True},
+            {"units": [4, 6], "drop": [0.0, 0.0, 1.0], "scored": True},
+        ],
+        "not_looked_into": [{"units": [3, 4], "why": "budget"}],
+        "partial": True,
+    }
+    text = str(result(notes=notes))
+    assert "    Hi to you (1 of 2) matter together (+1.500), though none of their parts does alone" in text
+    assert "    Yo to ! matter together (+1.000), though" in text  # output tokens are units too
+    assert "    not looked into one by one: 1 token\n" in text
+    assert "    partial: the budget ended first. Allow more, and resume from this result" in text

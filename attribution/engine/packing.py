@@ -125,7 +125,7 @@ def _best(found: Sequence[Branch], slope: float) -> Pack:
 
 
 def _rows(found: Sequence[Branch], count: int, width: int) -> Pack:
-    """The branches in at most `count` rows of about this length: the longest chain first, each into the emptiest row."""
+    """The branches in at most `count` rows of about this length: longest chain first, each into the emptiest row."""
     rows: list[list[Branch]] = [[] for _ in range(count)]
     loads = [(0, row) for row in range(count)]
     for chain in sorted(_chains(found, width), key=_own, reverse=True):

@@ -107,7 +107,9 @@ class Planner:
     def _packed(self, remainders: Sequence[Remainder], tokens_at_once: int, first: int) -> Plan:
         """The cheaper of two ways to pack: as branches of the whole text, or each from its first token on."""
         alone, shared = (
-            self.packed(remainders, list(packing.packs(packing.branches(remainders, trunk), tokens_at_once, self.slope)))
+            self.packed(
+                remainders, list(packing.packs(packing.branches(remainders, trunk), tokens_at_once, self.slope))
+            )
             for trunk in (None, self.whole)
         )
         if first and shared.looks_back:

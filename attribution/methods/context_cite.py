@@ -23,8 +23,7 @@ class ContextCite(Method):
     Each of `ablations` masks keeps every unit with probability a half. The log-odds are those of the mean probability
     of an output token, which is exp(m) where m is the mean of their log-probabilities; they are bounded where float32
     ends, at 87. LASSO with the penalty `alpha` on standardised masks makes most weights 0. Standard errors, and 95%
-    percentile intervals in `notes["intervals"]`, are from `resamples` fits to ablations drawn anew from those asked;
-    that the penalty draws weights towards 0 is not in them.
+    percentile intervals in `notes["intervals"]`, are from `resamples` fits to ablations drawn anew from those asked.
 
     Cohen-Wang, Shah, Georgiev and Mądry, "ContextCite: Attributing Model Generation to Context" (2024). Their package
     takes the log-odds of the output as a whole; for an output of one token that is the same.
@@ -56,7 +55,6 @@ class ContextCite(Method):
         if known < 2:
             raise BudgetError("The budget ended before two ablations were asked. Allow more forwards.")
         keep, odds = keep[:known], log_odds(values[:known] / problem.n_outputs)
-        # A generator of its own, so that masks are the same however often is resampled.
         again = rng.spawn(1)[0].integers(known, size=(self.resamples, known))
         fits = np.stack([self._weights(keep[rows], odds[rows]) for rows in again])
         low, high = np.quantile(fits, [0.025, 0.975], axis=0)

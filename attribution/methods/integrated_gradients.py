@@ -56,9 +56,8 @@ class IntegratedGradients(Method):
             object.__setattr__(self, "tolerance", real("tolerance", self.tolerance))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
-        """As if the way were cut until no more steps are allowed; each cut reads the target at its place too."""
         cuts = 0 if self.tolerance is None else (self.max_steps - self.steps) // (2 * self.steps)
-        steps = self.steps * (1 + 2 * cuts)
+        steps = self.steps * (1 + 2 * cuts)  # each cut reads the target at its place too
         return Cost(forwards=steps + cuts + 2, backwards=steps * n_targets)
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:

@@ -29,10 +29,9 @@ class Interactions(Method):
 
     With at most `samples` masks in all, everything is asked and exact. Else `samples` random masks are asked, boosted
     trees are fitted to their values, and their strongest products of units are fitted anew by ridge regression;
-    `notes["fit"]` is the share of the variance of masks held out that these explain, for each target, so that one knows
-    what to believe. Where units are more than a quarter of the masks, those that the trees do not use score 0. Measured
-    on four games with six planted pairs each, and noise: 1,024 masks found all 24 among 1,000 units, 512 masks 15 of
-    them, and all among 100 units; none was made up.
+    `notes["fit"]` is the share of the variance of masks held out that these explain, for each target. Where units are
+    more than a quarter of the masks, those that the trees do not use score 0. On four noisy games of six planted pairs,
+    1,024 masks found all 24 among 1,000 units, 512 masks 15 of them, and all among 100 units; none was made up.
 
     Butler et al., "ProxySPEX: Inference-Efficient Interpretability via Sparse Feature Interactions in LLMs" (2025);
     Kang et al., "SPEX: Scaling Feature Interaction Explanations for LLMs" (2025). Needs scikit-learn. With

@@ -27,9 +27,8 @@ class KernelSHAP(Method):
     sample are equal. The scores of a target always add up to its value with all units minus that with none. Takes more
     than two samples for each unit, and is much better with several times that.
 
-    Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions" (2017); pairs and errors, with the pairs as
-    clusters, as in Covert and Lee, "Improving KernelSHAP: Practical Shapley Value Estimation via Linear Regression"
-    (2021).
+    Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions" (2017); pairs, and errors with the pairs as
+    clusters: Covert and Lee, "Improving KernelSHAP: Practical Shapley Value Estimation via Linear Regression" (2021).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"value"})

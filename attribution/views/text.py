@@ -200,6 +200,7 @@ class TextView:
             yield Text(f"    scores add up to within {worst:.2g} {unit_of_scores} for each target", style="dim")
         if notes.get("converged") is False:
             yield Text("    not converged: allow more steps, or take another baseline", style="bold")
+        names = [*names, *(visible(output["text"]) for output in self._payload["outputs"])]
         for part in notes.get("joint", ()):
             first, last = part["units"][0], part["units"][1] - 1
             where = f"{names[first]} to {names[last]}" if last > first else names[first]
@@ -207,9 +208,8 @@ class TextView:
             yield Text(f"    {where} matter together ({drop}), though none of their parts does alone")
         unseen = sum(part["units"][1] - part["units"][0] for part in notes.get("not_looked_into", ()))
         if unseen:
-            yield Text(
-                f"    {unseen} {visible(self._payload['granularity'])}s were not looked into one by one", style="dim"
-            )
+            kinds = visible(self._payload["granularity"]) + "s" * (unseen != 1)
+            yield Text(f"    not looked into one by one: {unseen} {kinds}", style="dim")
         if notes.get("partial"):
             yield Text("    partial: the budget ended first. Allow more, and resume from this result", style="bold")
 
