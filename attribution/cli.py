@@ -64,6 +64,7 @@ def explain(
     max_forwards: Annotated[int | None, typer.Option(help="Stop after this many ablated prompts.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Stop after this many tokens.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on from a result that --save wrote.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="How many tokens the model may write.")] = 20,
     why: Annotated[str | None, typer.Option(help="Ask only about this part of the output.")] = None,
@@ -73,7 +74,7 @@ def explain(
     """Show which words of PROMPT made the model write its answer."""
     from attribution.explainer import Options
     from attribution.explainer import explain as explain_prompt
-    from attribution.result import check_file
+    from attribution.result import Attribution, check_file
 
     text = _standard_input() if prompt == "-" else prompt
     if save is not None:
@@ -89,6 +90,7 @@ def explain(
         "max_forwards": max_forwards,
         "max_tokens": max_tokens,
         "max_seconds": max_seconds,
+        "resume": None if resume is None else Attribution.load(resume),
     }
     if dry_run:
         costs = explain_prompt(model, text, dry_run=True, **question)

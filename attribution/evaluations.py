@@ -22,6 +22,10 @@ class Evaluations:
             raise InputError(f"Expected a row of values for each mask, got {self.keep.shape} and {self.values.shape}.")
         if not np.isfinite(self.values).all():
             raise InputError("Expected finite values, got NaN or infinity.")
+        for name in ("keep", "values"):
+            own: np.ndarray = getattr(self, name).copy()
+            own.setflags(write=False)
+            object.__setattr__(self, name, own)
 
     def __len__(self) -> int:
         return len(self.keep)

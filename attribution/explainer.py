@@ -25,7 +25,7 @@ from attribution.models.local import LocalModel
 from attribution.problem import check_budget
 from attribution.prompt import Prompt, check_count, check_prompt, check_text, divide
 from attribution.result import Attribution, Interaction, Output, Unit, indices_of_text
-from attribution.target import TARGETS, Contrast, Reading, named_target, read_contrast, read_output, read_runner_up
+from attribution.target import Contrast, Reading, named_target, read_contrast, read_output, read_runner_up
 
 Source = LocalModel | str | Path | tuple[Any, Any]
 """What names a model, or is one."""
@@ -85,7 +85,8 @@ def explain(
     - `output`: the text, or the ids, whose causes are asked; None for the greedy continuation of the prompt, of at most
       `max_new_tokens` tokens.
     - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
-    - `units`: what gets a score, `"token"` or `"word"`.
+    - `units`: what gets a score, `"token"` or `"word"`. With `"token"` earlier output tokens are units too, and are
+      ablated as well.
     - `target`: what is explained of each output token, `"logprob"` (nats), `"prob"`, `"logit"` or `"entropy"`; or a
       `Contrast`: why this output and not another.
     - `per_output`: False for one row of scores, those of the output as a whole, that is of the sum of its tokens'
@@ -97,7 +98,7 @@ def explain(
     - `max_forwards`, `max_tokens`, `max_seconds`: a budget for methods that ask ablated prompts. Where it ends, they
       stop and say what they know so far; `result.notes["partial"]` is then True.
     - `resume`: a result for the same question, maybe one that a budget has ended. What was asked for it is not asked
-      again, by whatever method.
+      again, by whatever method; only the whole prompt is, to see that the model is the same.
     - `dry_run`: True for what it would cost, an `Estimate`, instead of a result. Where no output is given, one of
       `max_new_tokens` tokens is assumed.
 
@@ -119,14 +120,14 @@ def explain(
     budget = check_budget(max_forwards, max_tokens, max_seconds)
     text = check_prompt(prompt)
     tokens_allowed = check_count("max_new_tokens", max_new_tokens)
-    if type(seed) is not int or seed < 0:
-        raise InputError(f"Expected the seed as an int from 0 on, got {seed!r}.")
+    seed = _check_seed(seed)
     local = load(model)
     divided = divide(text, local.encode(text), units)
     guessed = dry_run and output is None
+    if guessed and isinstance(wanted, Contrast):
+        raise InputError("Expected an output for a dry run of a Contrast, got none. Pass output=...")
     ids = divided.encoding.ids[-1:] * tokens_allowed if guessed else _output_ids(local, divided, output, tokens_allowed)
-    plain = read_output(ids, TARGETS["logprob"] if isinstance(wanted, Contrast) else wanted)
-    reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) and not guessed else plain
+    reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) else read_output(ids, wanted)
     problem = LocalProblem(
         local,
         divided,
@@ -152,7 +153,14 @@ def explain(
         "model": local.describe(),
     }
     if resume is not None:
-        problem.remember(_evaluations(resume, record, ids), [output.logprob for output in resume.outputs])
+        record_units = tuple(_prompt_units(local, divided))
+        problem.remember(_evaluations(resume, record, ids, record_units, chosen))
+        own, theirs = problem.logprobs().numpy(), np.array([output.logprob for output in resume.outputs])
+        if not np.allclose(own, theirs, rtol=0.02, atol=0.02):
+            raise InputError(
+                "Expected the model that the result to resume from was computed with: this one finds the output as "
+                f"likely as {own.sum():.3f} nats, that one {theirs.sum():.3f}."
+            )
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)
@@ -184,8 +192,14 @@ def explain(
     )
 
 
-def _evaluations(resume: Attribution, record: dict[str, Any], ids: tuple[int, ...]) -> Evaluations:
+def _evaluations(
+    resume: Attribution, record: dict[str, Any], ids: tuple[int, ...], units: tuple[Unit, ...], method: Method
+) -> Evaluations:
     """What was asked for an earlier result; `InputError` where that was another question."""
+    if "value" not in method.needs:
+        raise InputError(
+            f"{method.name} asks no ablated prompts, so that there is nothing to resume. Leave resume out."
+        )
     if not isinstance(resume, Attribution):
         raise InputError(f"Expected the result to resume from, got {type(resume).__name__}.")
     if resume.evaluations is None:
@@ -193,11 +207,24 @@ def _evaluations(resume: Attribution, record: dict[str, Any], ids: tuple[int, ..
     other = [name for name, own in record.items() if getattr(resume, name) != own]
     if tuple(output.id for output in resume.outputs) != ids:
         other.append("output")
+    if resume.units != units:
+        other.append("units")
     if other:
         raise InputError(
             f"Expected a result for the same question to resume from, got one with another {', '.join(other)}."
         )
     return resume.evaluations
+
+
+def _check_seed(seed: object) -> int:
+    """The seed as an int; `InputError` where it is no whole number from 0 on."""
+    try:
+        found = -1 if isinstance(seed, bool) else operator.index(cast(Any, seed))
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise InputError(f"Expected the seed as an int from 0 on, got {seed!r}.")
+    return found
 
 
 def _interactions(problem: LocalProblem, n_prompt: int) -> tuple[Interaction, ...]:

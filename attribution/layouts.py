@@ -44,7 +44,7 @@ class Layouts:
             for each in stand_ins
         ]
         self._n_fillers = n_fillers
-        longest = max(len(layout.ids) for layout in self._layouts)
+        longest = max(map(_longest, self._layouts))
         window = model.context_window
         if window is not None and isinstance(ablation, Replace) and longest > window:
             raise ContextWindowError(
@@ -112,16 +112,17 @@ class Layouts:
         n_units = len(self._prompt.units)
         removable = [unit for unit in range(n_units) if self._removable[unit]]
         found: dict[int, tuple[int, ...]] = {}
-        known: dict[tuple[bool, str], tuple[int, ...]] = {}
+        known: dict[tuple[str, str], tuple[int, ...]] = {}
         for unit, text in zip(removable, ablation.texts(filler, len(removable)), strict=True):
             first = self._prompt.units[unit].tokens[0]
-            start, end = self._prompt.encoding.offsets[first]
-            seen = self._prompt.text[start:end]
+            # White space before a unit belongs to its token, whether or not the tokenizer says so.
+            start = self._prompt.encoding.offsets[first - 1][1] if first else 0
+            seen = self._prompt.text[start : self._prompt.encoding.offsets[first][1]]
             written = seen[: len(seen) - len(seen.lstrip())] + text
-            at_start = all(self._prompt.encoding.special[:first])
-            if (at_start, written) not in known:
-                known[at_start, written] = self._ids_of(written, first, start)
-            found[unit] = known[at_start, written]
+            place = (self._prompt.text[start - 1 : start], written)
+            if place not in known:
+                known[place] = self._ids_of(written, first, start)
+            found[unit] = known[place]
         if isinstance(ablation.fillers[filler], str):
             outputs = self._model.output_texts(self._prompt.encoding.ids, self._reading.output)
             for unit in range(n_units, len(self._removable)):
@@ -136,3 +137,12 @@ class Layouts:
             return self._model.encode_output(self._prompt.text[:start], self._prompt.encoding.ids[:first], written)
         except InputError:
             return self._model.check_ids(self._model.tokenizer(written, add_special_tokens=False)["input_ids"])
+
+
+def _longest(layout: Layout) -> int:
+    """How many tokens what is left of a layout, and the last token behind it, can have at most."""
+    fixed = int((layout.unit < 0).sum())
+    units = layout.unit[layout.unit >= 0]
+    own = np.bincount(units, weights=~layout.stand_in[layout.unit >= 0])
+    other = np.bincount(units, weights=layout.stand_in[layout.unit >= 0])
+    return 1 + fixed + int(np.maximum(own, other).sum())

@@ -85,6 +85,8 @@ class LocalProblem(Problem):
         """The unit of every token of prompt and output; -1 for an output token that is no unit."""
         special = torch.tensor([unit.special for unit in prompt.units] + [False] * n_output * output_units)
         self.removable = torch.ones_like(special) if ablate_special else ~special
+        if output_units:
+            self.removable[-1] = False  # the last output token is predicted only: nothing comes after it
         self.levels = tuple(map(torch.tensor, levels(prompt, n_output * output_units)))
         self._always = owners < 0
         self._always[:n_prompt] = torch.tensor(prompt.encoding.special)
@@ -111,8 +113,8 @@ class LocalProblem(Problem):
         unknown = torch.full((self.n_targets,), torch.nan, dtype=self._rows.dtype)
         return torch.stack([self._known.get(key, unknown) for key in keys])
 
-    def remember(self, evaluations: Evaluations, logprobs: Sequence[float]) -> None:
-        """Takes these values as known, and these log-probabilities of the output, so that none is computed again.
+    def remember(self, evaluations: Evaluations) -> None:
+        """Takes these values as known, so that none is computed again.
 
         Raises `InputError` where they are of another number of units or targets.
         """
@@ -123,7 +125,6 @@ class LocalProblem(Problem):
                 f"{shape[1]}."
             )
         values = torch.from_numpy(evaluations.values.copy())
-        self._logprobs = torch.tensor(logprobs, dtype=torch.float32)
         self._known |= {keep.tobytes(): found for keep, found in zip(evaluations.keep, values, strict=True)}
 
     def plans(self, rounds: Sequence[Bool[Tensor, "_ unit"]]) -> list[Plan]:
@@ -166,9 +167,11 @@ class LocalProblem(Problem):
     def _left(self) -> Allowed:
         """What the budget still allows."""
         forwards, tokens = self._budget.max_forwards, self._budget.max_tokens
+        # The output's own log-probabilities stand in every result; another target takes one pass more for them.
+        own = 0 if self._logprobs is not None or self.target == "logprob" else 1
         return Allowed(
-            forwards=None if forwards is None else forwards - self.cost.forwards,
-            tokens=None if tokens is None else tokens - self.cost.tokens,
+            forwards=None if forwards is None else forwards - self.cost.forwards - own,
+            tokens=None if tokens is None else tokens - self.cost.tokens - own * self.n_tokens,
             until=self._until,
         )
 

@@ -289,7 +289,9 @@ class Attribution:
         keep, values = (arrays.pop(f"evaluations_{name}", None) for name in ("keep", "values"))
         if any(array.dtype != np.float32 for array in arrays.values()):
             raise ResultFileError("its scores are damaged: not float32 numbers.")
-        if keep is not None and values is not None:
+        if keep is not None or values is not None:
+            if keep is None or values is None or values.dtype != np.float32:
+                raise ResultFileError("its evaluations are damaged.")
             about["evaluations"] = Evaluations(keep.astype(bool), values)
         about["interactions"] = tuple(
             Interaction(pair["first"], pair["second"], tuple(pair["values"])) for pair in about.get("interactions", ())
@@ -310,7 +312,12 @@ class Attribution:
             "target": isinstance(self.target, str),
             "ablation": self.ablation is None or isinstance(self.ablation, str),
             "per_output": isinstance(self.per_output, bool),
-            "notes": isinstance(self.notes, dict),
+            "notes": isinstance(self.notes, dict) and all(map(self._is_part, self._parts_noted())),
+            "evaluations": self.evaluations is None
+            or (
+                self.evaluations.keep.shape[1] in (len(self.units), len(self.units) + len(self.outputs))
+                and self.evaluations.values.shape[1] == len(self.scores)
+            ),
             "seed": type(self.seed) is int,
             "units": all(
                 isinstance(u.text, str) and isinstance(u.role, str) and 0 <= u.start <= u.end <= size
@@ -323,16 +330,30 @@ class Attribution:
             and isinstance(self.method["signed"], bool),
             "model": isinstance(self.model["name"], str),
             "interactions": all(
-                type(i) is int and 0 <= i < len(self.units)
+                type(pair.first) is type(pair.second) is int
+                and 0 <= min(pair.first, pair.second) <= max(pair.first, pair.second) < len(self.units)
+                and len(pair.values) == len(self.scores)
+                and all(map(math.isfinite, pair.values))
                 for pair in self.interactions
-                for i in (pair.first, pair.second)
-            )
-            and all(math.isfinite(value) for pair in self.interactions for value in pair.values),
+            ),
             "cost": all(type(self.cost[key]) is int for key in ("forwards", "backwards", "tokens")),
         }
         damaged = [name for name, fine in whole.items() if not fine]
         if damaged:
             raise ResultFileError(f"it is damaged in {', '.join(damaged)}.")
+
+    def _parts_noted(self) -> list[Any]:
+        """What the notes say about parts of the prompt."""
+        found = [self.notes.get(name, []) for name in ("joint", "not_looked_into")]
+        return [part for parts in found for part in (parts if isinstance(parts, list) else [parts])]
+
+    def _is_part(self, part: Any) -> bool:
+        """Whether it names units that there are, and where it has drops as many as there are rows."""
+        units = part.get("units") if isinstance(part, dict) else None
+        if not isinstance(units, list) or [type(unit) for unit in units] != [int, int]:
+            return False
+        fits = 0 <= units[0] < units[1] <= len(self.units) + len(self.outputs)
+        return fits and len(part.get("drop", self.scores)) == len(self.scores)
 
     def _about(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON holds it."""

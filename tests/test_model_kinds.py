@@ -75,7 +75,7 @@ def test_offloaded_models(tmp_path: Path) -> None:
 def assert_ablations(model) -> None:
     """Leave-one-out, packed, is what the model itself says of prompts without a word."""
     local = LocalModel(model, tiny_tokenizer())
-    roads._known[model] = (local.state, roads.Road(works=True, ratio=0.0, measured=True, checked=10**6))
+    roads._known[model] = (local.state, roads.Road(works=True, ratio=0.0, measured=10**6, checked=10**6))
     result = explain(local, PROMPT, output=" The answer")
     ids, output = list(local.encode(PROMPT).ids), [token.id for token in result.outputs]
     whole = np.array(logprobs(model, ids, output))

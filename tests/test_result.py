@@ -312,6 +312,7 @@ def test_errors_pairs_and_evaluations_are_kept(tmp_path) -> None:
     assert "error" not in result().to_frame()
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -324,6 +325,7 @@ def test_errors_that_do_not_fit(wrong: dict) -> None:
         result(**wrong)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_evaluations_that_do_not_fit() -> None:
     with pytest.raises(InputError, match="a row of values for each mask"):
         Evaluations(np.ones((2, 4), bool), np.zeros((3, 1), np.float32))
@@ -342,7 +344,17 @@ def test_damaged_pairs_and_evaluations(tmp_path) -> None:
     save_file(arrays, path, metadata={"attribution": json.dumps(about)})
     with pytest.raises(ResultFileError, match="damaged in interactions"):
         Attribution.load(path)
+    about["interactions"] = [{"first": 1, "second": 2, "values": [0.5]}]
+    save_file(arrays, path, metadata={"attribution": json.dumps(about)})
+    with pytest.raises(ResultFileError, match="damaged in interactions"):
+        Attribution.load(path)
     about["interactions"] = []
+    for part in ({"units": ["a", 3]}, {"units": [0, 99]}, {"units": [0, 2], "drop": [1.0]}, 3):
+        about["notes"] = {"joint": [part]}
+        save_file(arrays, path, metadata={"attribution": json.dumps(about)})
+        with pytest.raises(ResultFileError, match="damaged in notes"):
+            Attribution.load(path)
+    about["notes"] = {}
     keep, values = np.ones((2, 4), np.uint8), np.zeros((3, 1), np.float32)
     save_file(
         arrays | {"evaluations_keep": keep, "evaluations_values": values},

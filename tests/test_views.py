@@ -186,7 +186,7 @@ def test_rich_prints_a_result() -> None:
 def test_errors_stand_beside_scores() -> None:
     errors = np.array([[0, 0.5, 0.25, 0.125], [0, 0.5, 0.25, 0.125], [0, 0, 0, 0]], dtype=np.float32)
     text = str(result(errors=errors))
-    assert "Strongest tokens for the output, in nats, ± standard error:" in text
+    assert "Strongest tokens for the output, in nats, ± standard error, at most:" in text
     first = next(line for line in text.splitlines() if line.startswith("  1"))
     assert first.endswith("Hi  ± 1.000")  # of a sum at most the sum
     assert next(line for line in str(result(errors=errors).text_view("Yo")).splitlines() if "Hi" in line[3:]).endswith(

@@ -25,7 +25,7 @@ from attribution.engine.passes import Passes
 from attribution.engine.plan import Plan, Planner
 from attribution.errors import CapabilityError, NonFiniteError
 from attribution.models.local import LocalModel, Memory
-from attribution.target import Target
+from attribution.target import TARGETS, Target
 
 
 @dataclass
@@ -60,8 +60,8 @@ class Ablation:
         self.model, self.whole = model, whole
         self.planner = Planner(model, whole, tokens_at_once)
         self.memory: Memory | None = None
-        self.has_room = True
-        """Whether there was memory enough to remember the text, as far as that was tried."""
+        self.can_remember = True
+        """Whether the text can be remembered and packs fit into memory, as far as that was tried."""
 
     def scores(
         self, remainders: Sequence[Remainder], target: Target, allowed: Allowed | None = None
@@ -105,10 +105,10 @@ class Ablation:
 
     def may_pack(self, remainders: Sequence[Remainder]) -> bool:
         """Whether these can be branches of one tree."""
-        if not roads.road(self.model).works or not self.has_room or len(remainders) < 2:
+        if not roads.road(self.model).works or not self.can_remember or len(remainders) < 2:
             return False
         window = self.model.attention_window
-        return window is None or max(remainder.extent for remainder in (*remainders, self.whole)) <= window
+        return window is None or max(remainder.extent for remainder in (*remainders, self.whole)) < window
 
 
 class _Run:
@@ -135,12 +135,14 @@ class _Run:
         limits, todo = self._limits, list(range(len(self._remainders)))
         if limits.forwards is not None:
             todo = todo[: max(0, limits.forwards)]
-        if limits.tokens is not None and todo and limits.tokens > 0:
+        if limits.tokens is not None and limits.tokens <= 0:
+            todo = []
+        if limits.tokens is not None and todo:
             self._prepare(todo)
             todo = todo[: self._affordable(todo, limits.tokens - self.passes.tokens)]
         size = max(1, len(todo))
         if limits.until is not None:
-            size = max(1, 8 * self._engine.planner.busy // len(self._engine.whole.ids))
+            size = max(16, 8 * self._engine.planner.busy // len(self._engine.whole.ids))
         for start in range(0, len(todo), size):
             yield todo[start : start + size]
 
@@ -175,35 +177,35 @@ class _Run:
                     self.forwards += len(indices)
                     bar.update(len(indices))
             except RuntimeError as error:
-                if busy == 1 or not memory.is_out_of_memory(error):
+                if not memory.is_out_of_memory(error):
                     raise
-                busy //= 2
+                if plan.packs and all(len(pack.indices) == 1 for pack in plan.packs):
+                    engine.can_remember = False  # whole prompts take less, one by one
+                elif busy == 1:
+                    raise
+                else:
+                    busy //= 2
 
     def _remember(self) -> int:
         """Keeps the keys and values of the whole text. Where it is one of those asked, that answers it."""
         engine, whole = self._engine, self._engine.whole
-        found = self._read_whole()
-        if found is None:
-            return 0
-        scores, engine.memory = found
-        engine.planner.kept = engine.memory.bytes_per_token
-        own = [i for i, r in enumerate(self._remainders) if len(r.ids) == len(whole.ids) and r.key == whole.key]
-        for i in own:
-            self.values[i], self.done[i] = scores[0], True
-        self.forwards += len(own)
-        return len(own)
-
-    def _read_whole(self) -> tuple[Tensor, Memory] | None:
-        """The targets after the whole text, with its keys and values; None where they cannot be kept."""
         try:
             scores, found = self.passes.whole()
         except RuntimeError as error:
             if not memory.is_out_of_memory(error):
                 raise
-            self._engine.has_room = False
-            return None
-        self._road.works &= found is not None
-        return None if found is None else (scores, found)
+            engine.can_remember = False
+            return 0
+        if found is None:
+            self._cannot_remember()
+            return 0
+        engine.memory = found
+        engine.planner.kept = found.bytes_per_token
+        own = [i for i, r in enumerate(self._remainders) if len(r.ids) == len(whole.ids) and r.key == whole.key]
+        for i in own:
+            self.values[i], self.done[i] = scores[0], True
+        self.forwards += len(own)
+        return len(own)
 
     def _prepare(self, todo: Sequence[int]) -> None:
         """Finds out what has to be known before a road is chosen."""
@@ -217,15 +219,25 @@ class _Run:
         trial = roads.choose_trial(self._road, chosen, plan.tokens)
         if not trial or (self._road.checked and not plan.packs):
             return
-        # What is remembered for the trial is not kept, so that the same call finds the same whether or not it tries.
-        kept = engine.memory or (self._read_whole() or (None, None))[1]
-        if kept is not None:
-            try:
-                roads.try_out(engine.model, engine.planner, self.passes, trial, kept)
-            except RuntimeError as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                engine.has_room = False
+        # In log-probabilities, whatever is asked: what a target leaves out of them is not for the next one to miss.
+        passes = Passes(engine.model, engine.whole, TARGETS["logprob"])
+        try:
+            whole, kept = passes.whole()
+            # It is not kept for the run, so that the same call finds the same whether or not it tries.
+            if kept is None:
+                self._cannot_remember()
+            else:
+                roads.try_out(engine.model, engine.planner, passes, trial, whole, kept)
+        except RuntimeError as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            engine.can_remember = False
+        self.passes.tokens += passes.tokens
+
+    def _cannot_remember(self) -> None:
+        """The model kept something else than keys and values of every token, always or beyond its window."""
+        self._engine.can_remember = False
+        self._road.works &= self._engine.model.attention_window is not None
 
     def _check_masks(self, trial: Remainder) -> None:
         """Raises `CapabilityError` where what is masked changes what the model says."""
@@ -233,8 +245,10 @@ class _Run:
         if self._road.masks_hold is None:
             first, last = self._engine.whole.ids[[0, -1]].tolist()
             fillers = (first, (last + 1) % model.vocabulary_size)
-            one, other = (self.passes.around_gaps([trial], filler) for filler in fillers)
-            self._road.masks_hold = roads.agree(one, other, model.model.dtype)
+            passes = Passes(model, self._engine.whole, TARGETS["logprob"])
+            one, other = (passes.around_gaps([trial], filler) for filler in fillers)
+            self._road.masks_hold = roads.agree(one, other, other, model.model.dtype)
+            self.passes.tokens += passes.tokens
         if not self._road.masks_hold:
             raise CapabilityError(
                 f'ablation="mask" needs a model that heeds attention masks, and {model.name} does not. '

@@ -15,6 +15,9 @@ from attribution.engine.packing import Pack
 from attribution.models.local import LocalModel, Memory
 from attribution.target import Target
 
+LOGITS_AT_ONCE = 2**21
+"""How many logits a CPU makes targets of at once."""
+
 
 class Passes:
     """Forward passes of a model over remainders of a text; every one gives the targets, and counts its tokens."""
@@ -74,7 +77,11 @@ class Passes:
 
     def _score(self, logits: Float[Tensor, "row vocabulary"], batch: Sequence[Remainder]) -> Tensor:
         items = torch.from_numpy(np.concatenate([remainder.items for remainder in batch])).to(logits.device)
-        return self._target.score(logits, items).to(self.dtype).cpu().view(len(batch), -1)
+        # What a target computes on the way takes as much memory again and again; a CPU is faster with little of it.
+        rows = max(1, LOGITS_AT_ONCE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+        parts = zip(logits.split(rows), items.split(rows), strict=True)
+        scores = torch.cat([self._target.score(part, ids) for part, ids in parts])
+        return scores.to(self.dtype).cpu().view(len(batch), -1)
 
     def _ids(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self._model.device)

@@ -140,7 +140,7 @@ class Planner:
             size = max(1, tokens_at_once // extent)
             batches += [tuple(group[start : start + size]) for start in range(0, len(group), size)]
             tokens += extent * len(group)
-            pairs += float(extent) ** 2 * len(group)
+            pairs += float(extent) ** 2 * len(group) / 2  # none looks at what comes after it, and no mask is read
             largest = group[:size]
             most = max(most, self._bytes(extent * len(largest), 0, extent, _rows(remainders, largest), masked=False))
         rows = sum(len(remainder.rows) for remainder in remainders)

@@ -22,11 +22,17 @@ from attribution.models.local import LocalModel, Memory
 
 log = logging.getLogger(__name__)
 
-TOKENS = 256
-"""How many tokens at most are computed on each road to find out what they cost."""
+BRANCHES = 3
+"""How many remainders a trial has at least: one alone sees nothing that it must not."""
 
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 3e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+TOKENS = 256
+"""How many tokens of more than these are computed on each road to find out what they cost."""
+
+ROUNDING = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 1e-2}
 """Up to where two roads differ by rounding alone, relative to the largest number, which counts at least 1."""
+
+SHARE = 0.02
+"""And up to which share of what absence changes."""
 
 
 @dataclass
@@ -36,7 +42,8 @@ class Road:
     works: bool
     ratio: float = 1.0
     """What a packed token costs, in batched ones that see as much."""
-    measured: bool = False
+    measured: int = 0
+    """The longest text on which that was measured."""
     checked: int = 0
     """The longest text on which it gave what the plain way gives."""
     masks_hold: bool | None = None
@@ -61,19 +68,25 @@ def choose_trial(known: Road, chosen: Sequence[Remainder], work: int) -> list[Re
     They are few enough for a share of the tokens that the `work` would take.
     """
     longest = max(len(remainder.ids) for remainder in chosen)
-    count = max(1, min(work // 16, TOKENS) // longest)
-    if longest <= 2 * known.checked and (known.measured or count == 1):
+    if longest <= 2 * known.checked and longest <= 4 * known.measured:
         return []
+    count = max(BRANCHES, min(work // 16, TOKENS) // longest)
     # From the longest on, one that is whole apart: on that every road agrees.
     order = sorted(range(len(chosen)), key=lambda i: -len(chosen[i].ids))
-    indices = np.linspace(1, len(chosen) - 1, count).round().astype(int)
+    indices = np.linspace(1, len(chosen) - 1, min(count, len(chosen) - 1)).round().astype(int)
     return [chosen[order[i]] for i in dict.fromkeys(indices.tolist())]
 
 
-def try_out(model: LocalModel, planner: Planner, passes: Passes, trial: Sequence[Remainder], kept: Memory) -> None:
-    """Computes the trial on both roads: do they give the same, and what does each cost? Writes down what it finds."""
+def try_out(
+    model: LocalModel, planner: Planner, passes: Passes, trial: Sequence[Remainder], whole: Tensor, kept: Memory
+) -> None:
+    """Computes the trial on both roads: do they give the same, and what does each cost? Writes down what it finds.
+
+    `whole` is what the passes say of the whole text.
+    """
     known = road(model)
-    packs = list(packing.packs(packing.branches(trial, planner.whole), planner.busy, planner.slope))
+    # As few rows as can be: branches in one row must not see each other.
+    packs = list(packing.packs(packing.branches(trial, planner.whole), planner.busy, slope=0.0))
     batches = planner.batched(trial, planner.busy)
     on_packs = [(pack.indices, partial(passes.packed, trial, pack, kept)) for pack in packs]
     in_batches = [(batch, partial(passes.batched, [trial[i] for i in batch])) for batch in batches.batches]
@@ -86,7 +99,7 @@ def try_out(model: LocalModel, planner: Planner, passes: Passes, trial: Sequence
         known.works = False
         return
     batched_seconds, batched = _timed(in_batches)
-    if not agree(packed, batched, model.model.dtype):
+    if not agree(packed, batched, whole, model.model.dtype):
         known.works = False
         warnings.warn(
             f"Packed prompts and plain ones differ by {float((packed - batched).abs().max()):.2g} on {model.name}. "
@@ -94,14 +107,15 @@ def try_out(model: LocalModel, planner: Planner, passes: Passes, trial: Sequence
             stacklevel=2,
         )
         return
-    known.checked = max(known.checked, len(trial[0].ids))
-    if not known.measured and len(trial) > 1:
+    longest = len(trial[0].ids)
+    known.checked = max(known.checked, longest)
+    if longest > 4 * known.measured and len(trial) >= BRANCHES:
         # Once more, for whatever happens at the first time only.
         packed_seconds = min(packed_seconds, _timed(on_packs)[0])
         batched_seconds = min(batched_seconds, _timed(in_batches)[0])
         packed_cost = packed_seconds / planner.cost(planner.packed(trial, packs))
         known.ratio = min(3.0, max(0.5, packed_cost * planner.cost(batches) / batched_seconds))
-        known.measured = True
+        known.measured = longest
 
 
 def _timed(works: Sequence[tuple[Sequence[int], Callable[[], Tensor]]]) -> tuple[float, Tensor]:
@@ -113,7 +127,7 @@ def _timed(works: Sequence[tuple[Sequence[int], Callable[[], Tensor]]]) -> tuple
     return seconds, torch.cat(found)[torch.from_numpy(order)]
 
 
-def agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two roads to the same numbers differ by rounding alone."""
-    largest = max(1.0, float(other.abs().max()))
-    return float((one - other).abs().max()) <= TOLERANCE.get(dtype, 2e-1) * largest
+def agree(one: Tensor, other: Tensor, whole: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two roads to the same log-probabilities differ by rounding, and little of what absence changes."""
+    rounding = ROUNDING.get(dtype, 1e-2) * max(1.0, float(other.abs().max()))
+    return float((one - other).abs().max()) <= rounding + SHARE * float((other - whole).abs().max())

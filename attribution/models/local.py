@@ -343,7 +343,7 @@ class LocalModel:
     ) -> Float[Tensor, "row vocabulary"]:
         """Next-token logits at single places, given as indices into the batch laid end to end, in at least float32.
 
-        `inputs` reach the model as they are. Raises `NonFiniteError` where one of the logits is NaN.
+        `inputs` reach the model as they are. Whether the logits are finite is not looked at.
         """
         return self._answer(ids, reads, {"use_cache": False} | inputs)[0]
 
@@ -408,7 +408,7 @@ class LocalModel:
         logits = answer.logits
         if not was_given:  # its head is no module of its own
             logits = logits.flatten(0, 1)[reads.to(logits.device)][None]
-        return _checked(logits)[0], answer
+        return _widened(logits)[0], answer
 
     @contextmanager
     def _head_given(self, select: Callable[[Tensor], Tensor]) -> Generator[list[bool]]:
@@ -576,6 +576,11 @@ def _checked(logits: Tensor) -> Tensor:
             "The model's logits are NaN, so no score can be computed. Check the weights; in float16 load the model "
             "with dtype=torch.bfloat16 or torch.float32."
         )
+    return _widened(logits)
+
+
+def _widened(logits: Tensor) -> Tensor:
+    """The logits in at least float32."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 

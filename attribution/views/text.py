@@ -166,7 +166,8 @@ class TextView:
         if self._strongest == 0:
             yield Text(f"No {kind} of the prompt matters for {asked}: every score is 0.")
         else:
-            sampled = "" if self._errors is None else ", ± standard error"
+            several = self._payload["per_output"] and len(self._outputs) > 1
+            sampled = "" if self._errors is None else ", ± standard error" + ", at most" * several
             yield Text(f"Strongest {kind}s for {asked}, in {unit_of_scores}{sampled}:")
             listed = [u for u in ranked if abs(self._scores[u]) >= NEGLIGIBLE * self._strongest][:LISTED]
             for place, u in enumerate(listed, 1):
@@ -186,6 +187,7 @@ class TextView:
         yield Text("Pairs that only work together (+) or replace one another (-):")
         rows = self._outputs if self._payload["per_output"] else [0]
         pairs = [(sum(pair["values"][row] for row in rows), pair) for pair in self._payload["interactions"]]
+        pairs = [(value, pair) for value, pair in pairs if abs(value) >= NEGLIGIBLE * self._strongest]
         for place, (value, pair) in enumerate(sorted(pairs, key=lambda each: -abs(each[0]))[:LISTED], 1):
             yield Text(f"{place:3d}  {self._number(value):>10}  {names[pair['first']]} and {names[pair['second']]}")
         if len(pairs) > LISTED:
