@@ -225,7 +225,7 @@ def context_cite_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
         def get_source(self, index: int) -> str:
             return str(self._texts[index])
 
-        def get_context(self, mask: Any = None) -> str:
+        def get_context(self, mask: Any = None) -> Any:
             return " ".join(self._texts if mask is None else self._texts[mask])
 
     def ask(question: Question) -> Any:

@@ -53,7 +53,7 @@ def test_explain_as_json(cli) -> None:
     assert len(content["scores"]) == len(content["outputs"])
 
 
-def test_a_dry_run_and_a_budget(cli) -> None:
+def test_a_dry_run_and_a_budget(cli, tmp_path) -> None:
     status, out, _ = cli("explain", PROMPT, "--dry-run")
     assert status == 0
     assert out.startswith("at most 18 forwards, ")
@@ -62,6 +62,11 @@ def test_a_dry_run_and_a_budget(cli) -> None:
     _, out, _ = cli("explain", PROMPT, "--max-forwards", "8")
     assert "partial: the budget ended first" in out
     assert "not looked into one by one: 10 words" in out
+    path = str(tmp_path / "part.safetensors")
+    cli("explain", PROMPT, "--max-forwards", "8", "--save", path)
+    _, out, _ = cli("explain", PROMPT, "--resume", path)
+    assert "partial" not in out
+    assert " 11 forwards" in out
     status, _, err = cli("explain", PROMPT, "--max-seconds", "-1")
     assert (status, err) == (2, "attribution: Expected max_seconds as a number above 0, got -1.0.\n")
 

@@ -30,3 +30,9 @@ def whole(name: str, value: Any, *, at_least: int = 1) -> int:
     if found < at_least:
         raise InputError(f"Expected {name} as a whole number from {at_least} on, got {value!r}.")
     return found
+
+
+def check_samples(samples: int, n_players: int) -> None:
+    """Raises `InputError` where so many samples cannot tell so many players apart, and are not all that there are."""
+    if samples < 2 * n_players and samples < 2**n_players - 2:
+        raise InputError(f"Expected at least {2 * n_players} samples for {n_players} units, got {samples}.")

@@ -12,7 +12,7 @@ from torch import Tensor
 from attribution.method import Method
 from attribution.methods._coalitions import coalitions_up_to, mean_gains
 from attribution.methods._game import Game, count_distinct, count_known
-from attribution.methods._options import whole
+from attribution.methods._options import check_samples, whole
 from attribution.methods._regression import fit
 from attribution.problem import Cost, Need, Problem
 
@@ -44,6 +44,7 @@ class Banzhaf(Method):
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         game = Game(problem)
         n = game.n_players
+        check_samples(self.samples, n)
         keep = rng.random((self.samples, n)) < 0.5
         everyone = np.ones((1, n), bool)
         coalitions = coalitions_up_to(self.samples, n)

@@ -24,6 +24,7 @@ class ContextCite(Method):
     of an output token, which is exp(m) where m is the mean of their log-probabilities; they are bounded where float32
     ends, at 87. LASSO with the penalty `alpha` on standardised masks makes most weights 0. Standard errors, and 95%
     percentile intervals in `notes["intervals"]`, are from `resamples` fits to ablations drawn anew from those asked.
+    Rows of single output tokens have weights of their own, which do not add up; `per_output=False` is the paper's.
 
     Cohen-Wang, Shah, Georgiev and Mądry, "ContextCite: Attributing Model Generation to Context" (2024). Their package
     takes the log-odds of the output as a whole; for an output of one token that is the same.

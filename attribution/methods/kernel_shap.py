@@ -13,7 +13,7 @@ from torch import Tensor
 from attribution.method import Method
 from attribution.methods._coalitions import coalitions_up_to, random_coalitions
 from attribution.methods._game import Game, count_distinct, count_known
-from attribution.methods._options import whole
+from attribution.methods._options import check_samples, whole
 from attribution.methods._regression import fit
 from attribution.problem import Cost, Need, Problem
 
@@ -46,6 +46,7 @@ class KernelSHAP(Method):
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         game = Game(problem)
         n = game.n_players
+        check_samples(self.samples, n)
         everything, nothing = game.ends()
         if n < 2:
             problem.notes.update(evaluations=2**n, exact=True)
