@@ -315,10 +315,16 @@ def test_exact_shapley_weighs_what_is_known() -> None:
     assert scores[0] == pytest.approx((ends[0] + begins[0] + middle[0] / 6) / (5 / 6))
 
 
-@pytest.mark.parametrize("method", [KernelSHAP(10), Banzhaf(10)], ids=lambda method: method.name)
-def test_too_few_samples_say_so(method: Method) -> None:
-    with pytest.raises(BudgetError, match=r"10 masks do not tell the scores of 1[01] units apart\. Allow more samples"):
-        attribute(method, many_games())
+@pytest.mark.parametrize("kind", [KernelSHAP, Banzhaf])
+def test_too_few_samples_say_so(kind: type[KernelSHAP] | type[Banzhaf]) -> None:
+    game = many_games()
+    with pytest.raises(InputError, match="Expected at least 22 samples for 11 units, got 10"):
+        attribute(kind(samples=10), game)
+    assert game.cost.forwards == 0
+    with pytest.raises(
+        BudgetError, match=r"\d+ masks do not tell the scores of 1[01] units apart\. Allow more samples"
+    ):
+        attribute(kind(samples=100), random_game(11, 3, seed=6).again(allowed=10))
 
 
 # Special units

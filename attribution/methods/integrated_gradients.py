@@ -57,8 +57,8 @@ class IntegratedGradients(Method):
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
         cuts = 0 if self.tolerance is None else (self.max_steps - self.steps) // (2 * self.steps)
-        steps = self.steps * (1 + 2 * cuts)  # each cut reads the target at its place too
-        return Cost(forwards=steps + cuts + 2, backwards=steps * n_targets)
+        steps = self.steps * (1 + 2 * cuts)
+        return Cost(forwards=steps + cuts + 2, backwards=steps * n_targets)  # a cut reads the target at its place
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         way = Way(problem, problem.baseline(self.baseline, text=self.text), self.steps)

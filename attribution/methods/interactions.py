@@ -53,7 +53,6 @@ class Interactions(Method):
             raise InputError(f"Expected by as proxy or shapiq, got {self.by!r}.")
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
-        """Every mask where these are few enough; else the samples, and the whole prompt."""
         return Cost(forwards=2**n_units if 2**n_units <= self.samples else self.samples + 1)
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
@@ -70,9 +69,7 @@ class Interactions(Method):
             evaluations = len(np.unique(keep, axis=0))
             exactly = evaluations == 2**game.n_players
             if not exactly and len(keep) < 32:
-                raise BudgetError(
-                    f"Interactions need the values of 32 masks, the budget ended after {len(keep)}. Allow more."
-                )
+                raise BudgetError(f"Interactions need 32 masks, the budget ended after {len(keep)}. Allow more.")
             found = [_walsh.exact(keep, v) if exactly else _walsh.sampled(keep, v, seed) for v in values.T]
             problem.errors = game.to_units(np.stack([each.errors for each in found]))
         problem.notes.update(evaluations=evaluations, exact=exactly, fit=[each.fit for each in found])
