@@ -24,6 +24,7 @@ from attribution.prompt import Prompt, PromptUnit
 from attribution.result import Attribution
 from attribution.target import TARGETS, read_output
 from benchmarks.desk import Desk, Work
+from benchmarks.inseq_work import inseq_work
 from benchmarks.questions import Question, text_of
 
 ABLATIONS = 64
@@ -168,32 +169,8 @@ def captum_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
 
 
 def inseq_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
-    """Inseq's occlusion, which tells sizes without their signs; asked for log-probabilities, not probabilities."""
-    import inseq  # pyright: ignore[reportMissingImports] - of the bench group
-    from inseq.attr.step_functions import probability_fn  # pyright: ignore[reportMissingImports]
-
-    def logprob(args: Any, **_options: Any) -> Any:
-        return probability_fn(args, logprob=True)
-
-    inseq.register_step_function(logprob, "logprob", overwrite=True)
-    loaded: Any = inseq.load_model(model, "occlusion", tokenizer=tokenizer, device=str(model.device))
-
-    def ask(question: Question) -> Any:
-        return loaded.attribute(
-            question.prompt_text,
-            f"{question.prompt_text} {question.output_text}",
-            attributed_fn="logprob",
-            show_progress=False,
-            pretty_progress=False,
-        )
-
-    def read(given: Any, question: Question) -> np.ndarray:
-        by_token = given.sequence_attributions[0].target_attributions
-        if len(by_token) != question.n + question.t:
-            raise ValueError(f"expected {question.n + question.t} tokens, Inseq read {len(by_token)}")
-        return _numpy(by_token[: question.n].T)
-
-    return {"leave-one-out": Work(ask, read)}
+    """Inseq's occlusion, which tells sizes without their signs."""
+    return {"leave-one-out": inseq_work(model, tokenizer, "occlusion", lambda scores: scores)}
 
 
 def context_cite_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:

@@ -18,6 +18,7 @@ from attribution.method import Method
 from attribution.methods.integrated_gradients import IntegratedGradients
 from attribution.models.local import LocalModel
 from benchmarks.desk import Desk, Work
+from benchmarks.inseq_work import inseq_work
 from benchmarks.questions import Question
 from benchmarks.shapes import PAD
 
@@ -91,32 +92,8 @@ def captum_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
 
 
 def inseq_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
-    """Inseq explains probabilities unless it is given a step function of one's own."""
-    import inseq  # pyright: ignore[reportMissingImports] - of the bench group
-    from inseq.attr.step_functions import probability_fn  # pyright: ignore[reportMissingImports]
-
-    def logprob(args: Any, **_options: Any) -> Any:
-        return probability_fn(args, logprob=True)
-
-    inseq.register_step_function(logprob, "logprob", overwrite=True)
-    loaded: Any = inseq.load_model(model, "input_x_gradient", tokenizer=tokenizer, device=str(model.device))
-
-    def ask(question: Question) -> Any:
-        return loaded.attribute(
-            question.prompt_text,
-            f"{question.prompt_text} {question.output_text}",
-            attributed_fn="logprob",
-            show_progress=False,
-            pretty_progress=False,
-        )
-
-    def read(given: Any, question: Question) -> np.ndarray:
-        by_token = given.sequence_attributions[0].target_attributions.sum(-1)
-        if len(by_token) != question.n + question.t:
-            raise ValueError(f"expected {question.n + question.t} tokens, Inseq read {len(by_token)}")
-        return _numpy(by_token[: question.n].T)
-
-    return {"matrix": Work(ask, read)}
+    """Inseq's gradient times input, summed over the embedding."""
+    return {"matrix": inseq_work(model, tokenizer, "input_x_gradient", lambda scores: scores.sum(-1))}
 
 
 def _numpy(scores: Tensor) -> np.ndarray:

@@ -130,6 +130,7 @@ SAMPLING = ("banzhaf", "context_cite", "interactions", "kernel_shap", "lime", "s
 LONG = "Sam has 3 apples and Tom has 5 oranges and Ann has 7 pears."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAMPLING, "leave_one_out", "hierarchical"])
 def test_a_budget_ends_cleanly_and_a_larger_one_goes_on(name: str, llama: LocalModel, tmp_path: Path) -> None:
     whole = explain(llama, LONG, output=" The", method=name, seed=5)
@@ -150,6 +151,7 @@ def test_a_budget_ends_cleanly_and_a_larger_one_goes_on(name: str, llama: LocalM
     assert "partial" not in more.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLING)
 def test_sampling_methods_tell_their_errors_seed_and_evaluations(name: str, llama: LocalModel) -> None:
     first = explain(llama, LONG, output=" The end", method=name, seed=1)

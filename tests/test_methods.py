@@ -102,6 +102,7 @@ def test_repeated_words_have_scores_of_their_own(name: str, llama: LocalModel) -
     assert result.scores[0, first] != result.scores[0, second]
 
 
+@pytest.mark.slow
 @every_method
 def test_batch_size_changes_nothing(name: str, llama: LocalModel) -> None:
     method = build_method(name)

@@ -122,6 +122,7 @@ def test_kernel_shap_agrees_with_another_library() -> None:
 # Samples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("few", "many"),
     [(KernelSHAP(200), KernelSHAP(800)), (Banzhaf(200), Banzhaf(800)), (ShapleySampling(20), ShapleySampling(80))],
@@ -137,6 +138,7 @@ def test_four_times_the_samples_halve_the_error(few: Method, many: Method) -> No
     assert ((ratio > 0.35) & (ratio < 0.65)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [KernelSHAP(300), Banzhaf(200), ShapleySampling(200)], ids=lambda method: method.name
 )
@@ -155,6 +157,7 @@ def test_errors_are_honest(method: Method) -> None:
     assert ((share >= 0.93) & (share <= 0.98)).all(), share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [LIME(samples=200), ContextCite(resamples=50)], ids=lambda method: method.name)
 def test_errors_are_the_spread_over_seeds(method: Method) -> None:
     """Where a penalty takes scores from the truth: how far they are from what they are on average."""
@@ -453,6 +456,7 @@ def test_log_odds() -> None:
     assert log_odds(np.array([[1e-3]])) == log_odds(np.array([[0.0]]))  # rounding may take it above 0
 
 
+@pytest.mark.slow
 def test_context_cite_intervals_cover_the_weights() -> None:
     rng = np.random.default_rng(0)
     within = []
