@@ -118,6 +118,7 @@ def replacing(monkeypatch: pytest.MonkeyPatch) -> Replace:
 # The roads against the reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("absence", ["delete", "mask", "replace"])
 @every_family

@@ -18,6 +18,7 @@ from tests.tiny import ARCHITECTURES, local
 PROMPT = "Sam has 3 apples and Tom has 5."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [method.name for method in list_methods()])
 def test_a_dry_run_says_at_most_what_is_spent(name: str, llama: LocalModel) -> None:
     at.explain(llama, PROMPT, output=" The answer", method=name)  # what is tried once on a model is known

@@ -78,6 +78,7 @@ def test_shape_and_finiteness(name: str, units: str, llama: LocalModel, gpt2: Lo
             assert result.output_scores is None
 
 
+@pytest.mark.slow
 @every_method
 def test_the_same_seed_gives_the_same_numbers(name: str, llama: LocalModel) -> None:
     method = build_method(name)
@@ -111,6 +112,7 @@ def test_batch_size_changes_nothing(name: str, llama: LocalModel) -> None:
     assert torch.allclose(large, small, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @every_method
 def test_no_output_is_a_cause_of_itself_or_of_earlier_ones(name: str, llama: LocalModel) -> None:
     problem = problem_on(llama, prompt_for(name), units="token", output_units=True)
@@ -126,6 +128,7 @@ def test_no_output_is_a_cause_of_itself_or_of_earlier_ones(name: str, llama: Loc
     assert not np.triu(result.output_scores).any()
 
 
+@pytest.mark.slow
 @every_method
 def test_round_trip(name: str, llama: LocalModel, tmp_path) -> None:
     result = explain(llama, prompt_for(name), output=" The", method=name, units="token")
@@ -247,6 +250,7 @@ def test_leave_one_out_is_the_drop_against_a_plain_run(llama: LocalModel) -> Non
 # One row for the output as a whole
 
 
+@pytest.mark.slow
 @every_method
 def test_a_span_is_the_output_as_a_whole(name: str, llama: LocalModel) -> None:
     """Where scores are linear in the target, those of the sum are the sum of those; one product for each pass."""
@@ -271,6 +275,7 @@ def test_a_span_is_the_output_as_a_whole(name: str, llama: LocalModel) -> None:
         assert (span.total() <= rows.total() * (1 + 1e-5)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["prob", "logit", "entropy", Contrast(), Contrast(" An"), Contrast("3", instead_of="The")]
 )
