@@ -70,6 +70,9 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
         tokens = round(sum(plan.tokens for plan in plans) * more)
         spent = sum(flops.forward(plan.tokens, plan.pairs, plan.rows) for plan in plans) * more
         most = max(plan.bytes for plan in plans)
+        if problem.target != "logprob":
+            forwards, tokens = forwards + 1, tokens + length
+            spent += flops.forward(length, length**2 / 2, n_targets)
     if "gradients" in method.needs:
         most = problem.bytes_of_gradients()
     if backwards:

@@ -413,6 +413,20 @@ def test_packing_that_gives_something_else_is_noticed(fault, target: str, dtype,
     assert close(found.double(), expected(model.model, masks(), "delete"), tolerance)
 
 
+def test_too_few_to_be_tried_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method may begin with the whole prompt and the empty one; no wrong number of these is kept."""
+    model = LocalModel(copy.deepcopy(tiny_model("llama")), tiny_tokenizer())
+    own = LocalModel.logits_after
+    monkeypatch.setattr(LocalModel, "logits_after", lambda *given: own(*given[:5], everything(given[5]), given[6]))
+    asked = problem(model)
+    first = asked.value(masks()[[0, 3, -2]])
+    with pytest.warns(UserWarning, match="Packed prompts and plain ones differ by"):
+        rest = asked.value(masks())
+    truth = expected(model.model, masks(), "delete")
+    assert close(first.double(), truth[[0, 3, -2]])
+    assert close(rest.double(), truth)
+
+
 def test_no_budget_is_left() -> None:
     model = local("llama")
     spent = problem(model, budget=Budget(max_tokens=1))

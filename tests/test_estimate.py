@@ -36,6 +36,15 @@ def test_a_dry_run_says_at_most_what_is_spent(name: str, llama: LocalModel) -> N
         assert (said.forwards, said.tokens) == (result.cost["forwards"], result.cost["tokens"])
 
 
+@pytest.mark.parametrize("target", ["prob", at.Contrast(" An answer")])
+def test_what_the_log_probabilities_take_is_said_too(target, llama: LocalModel) -> None:
+    options = {"output": " The answer", "target": target}
+    result = at.explain(llama, PROMPT, **options)
+    said = at.explain(llama, PROMPT, dry_run=True, **options)
+    assert said.forwards >= result.cost["forwards"]
+    assert said.tokens >= result.cost["tokens"]
+
+
 def test_a_dry_run_spends_nothing_on_the_prompt(llama: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     handle = llama.model.register_forward_pre_hook(

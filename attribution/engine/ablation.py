@@ -73,8 +73,7 @@ class Ablation:
         positions are to be kept and the model does not heed masks.
         """
         keys = [remainder.key for remainder in remainders]
-        distinct = dict(zip(reversed(keys), reversed(remainders), strict=True))
-        distinct = {key: distinct[key] for key in dict.fromkeys(keys)}
+        distinct = dict(zip(keys, remainders, strict=True))
         run = _Run(self, tuple(distinct.values()), target, allowed or Allowed())
         with torch.no_grad(), self.model.borrowed():
             run.finish()
@@ -104,8 +103,8 @@ class Ablation:
         return self.planner.best(remainders, busy or self.planner.busy, ratio=ratio, remembered=known)
 
     def may_pack(self, remainders: Sequence[Remainder]) -> bool:
-        """Whether these can be branches of one tree."""
-        if not roads.road(self.model).works or not self.can_remember or len(remainders) < 2:
+        """Whether these can be branches of one tree. So few that no trial can be made of them are not worth a tree."""
+        if not roads.road(self.model).works or not self.can_remember or len(remainders) <= roads.BRANCHES:
             return False
         window = self.model.attention_window
         return window is None or max(remainder.extent for remainder in (*remainders, self.whole)) < window

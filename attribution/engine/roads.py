@@ -63,9 +63,9 @@ def road(model: LocalModel) -> Road:
 
 
 def choose_trial(known: Road, chosen: Sequence[Remainder], work: int) -> list[Remainder]:
-    """Some of the remainders, by which something can be found out; none where nothing need be known, or can be.
+    """Some of the remainders, more than `BRANCHES`, to find something out by; none where nothing need be known.
 
-    They are few enough for a share of the tokens that the `work` would take.
+    Beyond `BRANCHES` they are few enough for a share of the tokens that the `work` would take.
     """
     longest = max(len(remainder.ids) for remainder in chosen)
     if longest <= 2 * known.checked and longest <= 4 * known.measured:
@@ -109,7 +109,7 @@ def try_out(
         return
     longest = len(trial[0].ids)
     known.checked = max(known.checked, longest)
-    if longest > 4 * known.measured and len(trial) >= BRANCHES:
+    if longest > 4 * known.measured:
         # Once more, for whatever happens at the first time only.
         packed_seconds = min(packed_seconds, _timed(on_packs)[0])
         batched_seconds = min(batched_seconds, _timed(in_batches)[0])
