@@ -15,41 +15,64 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
+    from attribution.chat import Chat
+    from attribution.comparison import compare
+    from attribution.counterfactual import counterfactuals
+    from attribution.edits import Edit
     from attribution.errors import AttributionError
     from attribution.estimate import Estimate
+    from attribution.experiment import whatif
     from attribution.explainer import explain
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
     from attribution.models import load
+    from attribution.question import Rendered
     from attribution.result import Attribution
-    from attribution.target import Contrast
+    from attribution.target import Contrast, Semantic
+    from attribution.verification import verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Attribution",
     "AttributionError",
+    "Chat",
     "Contrast",
+    "Edit",
     "Estimate",
     "LocalLLMAttributor",
     "Method",
+    "Rendered",
     "Replace",
+    "Semantic",
+    "compare",
+    "counterfactuals",
     "explain",
     "list_methods",
     "load",
+    "verify",
+    "whatif",
 ]
 
 _HOMES = {
     "Attribution": "attribution.result",
     "AttributionError": "attribution.errors",
+    "Chat": "attribution.chat",
     "Contrast": "attribution.target",
+    "Edit": "attribution.edits",
     "Estimate": "attribution.estimate",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
+    "Rendered": "attribution.question",
     "Replace": "attribution.absence",
+    "Semantic": "attribution.target",
+    "compare": "attribution.comparison",
+    "counterfactuals": "attribution.counterfactual",
     "explain": "attribution.explainer",
     "list_methods": "attribution.method",
     "load": "attribution.models",
+    "verify": "attribution.verification",
+    "whatif": "attribution.experiment",
 }
 
 

@@ -1,17 +1,18 @@
-"""The command line: `attribution explain PROMPT`, `attribution methods`. `--help` answers without torch."""
+"""The command line: `attribution explain PROMPT`, `whatif`, `compare`, `verify`, `methods`. `--help` needs no torch."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,9 @@ from attribution.views.text import visible
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
+    from attribution.edits import Where
+    from attribution.question import Asked
+    from attribution.target import Contrast, Semantic
 
 app = typer.Typer(
     name="attribution",
@@ -47,36 +51,69 @@ def _options(
     del version  # its callback has answered
 
 
+Prompt = Annotated[str | None, typer.Argument(help="The text that the model reads; - reads it from standard input.")]
+ChatFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--chat", help='Read messages instead: a JSON list, or {"messages": [...], "tools": [...], "options": {...}}.'
+    ),
+]
+Model = Annotated[str, typer.Option(help='"demo", a Hugging Face id, or a folder.')]
+UnitsAsked = Annotated[
+    str,
+    typer.Option(
+        help="What gets a score: token, word, sentence, line, paragraph, message, list_item, code_line, example, or a "
+        "regular expression."
+    ),
+]
+TargetAsked = Annotated[
+    str, typer.Option(help="What is explained: logprob, prob, logit, entropy, or semantic:overlap|exact|embedding.")
+]
+Why = Annotated[str | None, typer.Option(help="Ask only about this part of the output.")]
+Instead = Annotated[
+    str | None, typer.Option(help="Why not this: in the place of what --why names, or of the whole output.")
+]
+Ablations = Annotated[
+    str, typer.Option(help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it.')
+]
+Output = Annotated[str | None, typer.Option(help="The text whose causes are asked; by default what the model writes.")]
+MaxNewTokens = Annotated[int, typer.Option(help="How many tokens the model may write.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+
+
 @app.command()
 def explain(
-    prompt: Annotated[str, typer.Argument(help="The text that the model reads; - reads it from standard input.")],
-    output: Annotated[
-        str | None, typer.Option(help="The text whose causes are asked; by default what the model writes.")
-    ] = None,
-    model: Annotated[str, typer.Option(help='"demo", a Hugging Face id, or a folder.')] = "demo",
+    prompt: Prompt = None,
+    chat: ChatFile = None,
+    output: Output = None,
+    model: Model = "demo",
     method: Annotated[str, typer.Option(help="A name that `attribution methods` lists.")] = "leave_one_out",
-    units: Annotated[str, typer.Option(help="What gets a score: token or word.")] = "word",
-    target: Annotated[str, typer.Option(help="What is explained: logprob, prob, logit or entropy.")] = "logprob",
-    ablation: Annotated[
-        str, typer.Option(help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it.')
-    ] = "delete",
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    units: UnitsAsked = "word",
+    target: TargetAsked = "logprob",
+    over_outputs: Annotated[
+        str | None, typer.Option(help="One score for the whole output: of the sum, mean or min of its tokens.")
+    ] = None,
+    ablation: Ablations = "delete",
+    seed: Seed = 0,
     max_forwards: Annotated[int | None, typer.Option(help="Stop after this many ablated prompts.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Stop after this many tokens.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on from a result that --save wrote.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="How many tokens the model may write.")] = 20,
-    why: Annotated[str | None, typer.Option(help="Ask only about this part of the output.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+    max_new_tokens: MaxNewTokens = 20,
+    why: Why = None,
+    instead: Instead = None,
+    as_json: AsJson = False,
     save: Annotated[Path | None, typer.Option(help="Also write the result to this file (safetensors).")] = None,
 ) -> None:
     """Show which words of PROMPT made the model write its answer."""
     from attribution.explainer import Options
     from attribution.explainer import explain as explain_prompt
+    from attribution.problem import check_over_outputs
     from attribution.result import Attribution, check_file
 
-    text = _standard_input() if prompt == "-" else prompt
+    asked = _prompt(prompt, chat)
     if save is not None:
         check_file(save)  # said before the work, not after it
     question: Options = {
@@ -84,7 +121,7 @@ def explain(
         "max_new_tokens": max_new_tokens,
         "method": method,
         "units": units,
-        "target": target,
+        "target": _target(target, why, instead),
         "ablation": _ablation(ablation),
         "seed": seed,
         "max_forwards": max_forwards,
@@ -92,18 +129,127 @@ def explain(
         "max_seconds": max_seconds,
         "resume": None if resume is None else Attribution.load(resume),
     }
+    if over_outputs is not None:
+        question["per_output"] = False
+        question["over_outputs"] = check_over_outputs(over_outputs)
     if dry_run:
-        costs = explain_prompt(model, text, dry_run=True, **question)
+        costs = explain_prompt(model, asked, dry_run=True, **question)
         typer.echo(json.dumps(asdict(costs)) if as_json else str(costs))
         return
-    result = explain_prompt(model, text, **question)
+    result = explain_prompt(model, asked, **question)
     view = result.text_view(why)
     if save is not None:
         result.save(save)
-    if as_json:
-        typer.echo(json.dumps(result.to_dict()))
-    else:
-        _console().print(view)
+    _show(result, as_json, view)
+
+
+@app.command()
+def whatif(
+    prompt: Prompt = None,
+    chat: ChatFile = None,
+    remove: Annotated[list[str] | None, typer.Option(help="See what changes without this part.")] = None,
+    replace: Annotated[list[str] | None, typer.Option(help='"PART=>TEXT": with another text in its place.')] = None,
+    swap: Annotated[list[str] | None, typer.Option(help='"PART=>PART": with both in each other\'s place.')] = None,
+    move: Annotated[list[str] | None, typer.Option(help='"PART=>PART": with the first before the second.')] = None,
+    rewrite: Annotated[list[str] | None, typer.Option(help="With this prompt, written by hand.")] = None,
+    output: Output = None,
+    model: Model = "demo",
+    units: UnitsAsked = "word",
+    target: TargetAsked = "logprob",
+    why: Why = None,
+    instead: Instead = None,
+    max_new_tokens: MaxNewTokens = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Change PROMPT, and show what the model answers then.
+
+    A part is a text that stands in the prompt once; /PATTERN/, a regular expression; or #N, the unit with that index.
+    Every option may be given several times; each change is made by itself.
+    """
+    from attribution.edits import Edit
+    from attribution.experiment import whatif as change_prompt
+
+    edits = [
+        *(Edit.remove(_part(part)) for part in remove or ()),
+        *(Edit.replace(_part(part), text) for part, text in map(_pair, replace or ())),
+        *(Edit.swap(_part(one), _part(other)) for one, other in map(_pair, swap or ())),
+        *(Edit.move(_part(part), before=_part(other)) for part, other in map(_pair, move or ())),
+        *(Edit.rewrite(text) for text in rewrite or ()),
+    ]
+    if not edits:
+        raise InputError("Expected a change, got none. Type --remove, --replace, --swap, --move or --rewrite.")
+    found = change_prompt(
+        model,
+        _prompt(prompt, chat),
+        edits,
+        output=output,
+        outputs=why,
+        units=units,
+        target=_target(target, why, instead),
+        max_new_tokens=max_new_tokens,
+    )
+    _show(found, as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A prompt, or the name of a file that `explain --save` wrote.")],
+    second: Annotated[str | None, typer.Argument(help="Another; left out, FIRST by two methods.")] = None,
+    model: Model = "demo",
+    method: Annotated[list[str] | None, typer.Option(help="One for both, or one for each.")] = None,
+    units: UnitsAsked = "word",
+    target: TargetAsked = "logprob",
+    ablation: Ablations = "delete",
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 20,
+    why: Annotated[list[str] | None, typer.Option(help="Ask only about this part of the output; two for two.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where two prompts, or two methods, differ."""
+    from attribution.comparison import compare as compare_results
+    from attribution.explainer import explain as explain_prompt
+    from attribution.models import load
+    from attribution.result import Attribution
+
+    methods = _two("--method", method) or ("leave_one_out", "leave_one_out")
+    if second is None and methods[0] == methods[1]:
+        raise InputError("Expected something to compare with. Pass a second prompt, or --method twice.")
+    sides = (first, first if second is None else second)
+    asks = not all(_is_result(side) for side in sides)
+    asked = load(model) if asks else None
+    results = [
+        Attribution.load(side)
+        if asked is None or _is_result(side)
+        else explain_prompt(
+            asked,
+            _prompt(side, None),
+            method=name,
+            units=units,
+            target=_target(target, None, None),
+            ablation=_ablation(ablation),
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+        )
+        for side, name in zip(sides, methods, strict=True)
+    ]
+    parts = _two("--why", why) or (None, None)
+    _show(compare_results(*results, outputs_a=parts[0], outputs_b=parts[1]), as_json)
+
+
+@app.command()
+def verify(
+    result: Annotated[Path, typer.Argument(help="A result that `explain --save` wrote.")],
+    model: Model = "demo",
+    top: Annotated[int, typer.Option(help="How many of the strongest units.")] = 5,
+    why: Why = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the strongest units of RESULT, keep nothing but them, and say whether the explanation holds."""
+    from attribution.result import Attribution
+    from attribution.verification import verify as verify_result
+
+    _show(verify_result(model, Attribution.load(result), top, outputs=why, seed=seed), as_json)
 
 
 @app.command()
@@ -140,6 +286,82 @@ def methods(
         limit = f" (up to {allowed} units)" if allowed < n_units else ""
         table.add_row(Text(method.name, "bold"), Text(" + ".join(passes) + limit), Text(method.summary))
     _console().print(table)
+
+
+class _Shown(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def _show(found: _Shown, as_json: bool, view: RenderableType | None = None) -> None:
+    """Prints what was found, as JSON or as a terminal shows it."""
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+    else:
+        _console().print(found if view is None else view)
+
+
+def _prompt(prompt: str | None, chat: Path | None) -> Asked:
+    """The prompt as a person gives it: typed, on standard input, or as the messages of a file."""
+    if (prompt is None) == (chat is None):
+        raise InputError("Expected either a prompt or --chat FILE. Type the prompt as an argument, or - to read it.")
+    if chat is None:
+        return _standard_input() if prompt == "-" else cast(str, prompt)
+    from attribution.chat import Chat
+
+    try:
+        given = json.loads(chat.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"Expected messages as JSON in {str(chat)!r}: {error}") from error
+    if not isinstance(given, dict):
+        return Chat(given)
+    known = cast("dict[str, Any]", given)
+    unknown = set(known) - {"messages", "tools", "options"}
+    if unknown or "messages" not in known:
+        raise InputError(f"Expected messages, tools and options in {str(chat)!r}, got {', '.join(known) or 'nothing'}.")
+    return Chat(known["messages"], known.get("tools"), known.get("options") or {})
+
+
+def _target(typed: str, why: str | None, instead: str | None) -> str | Contrast | Semantic:
+    """The target as a person types it; with `instead` it is a contrast."""
+    from attribution.target import Contrast, Semantic
+
+    kind, _, by = typed.partition(":")
+    if instead is not None:
+        if typed != "logprob":
+            raise InputError(f"Expected --instead without --target, got --target {typed}. A contrast is in nats.")
+        return Contrast(instead, instead_of=why)
+    return Semantic(cast(Any, by or "overlap")) if kind == "semantic" else typed
+
+
+def _part(typed: str) -> Where:
+    """A part of the prompt as a person types it."""
+    if len(typed) > 2 and typed.startswith("/") and typed.endswith("/"):
+        try:
+            return re.compile(typed[1:-1])
+        except re.error as error:
+            raise InputError(f"Expected a regular expression between the slashes, got {typed!r}: {error}.") from error
+    return int(typed[1:]) if typed.startswith("#") and typed[1:].isdecimal() else typed
+
+
+def _pair(typed: str) -> tuple[str, str]:
+    """The two sides of an arrow."""
+    left, arrow, right = typed.partition("=>")
+    if not arrow:
+        raise InputError(f'Expected two texts with an arrow between them, such as "Tom=>Ann", got {typed!r}.')
+    return left.strip(), right.strip()
+
+
+def _two(option: str, given: Sequence[str] | None) -> tuple[str, str] | None:
+    """One for each side; the same for both where there is one."""
+    if not given:
+        return None
+    if len(given) > 2:
+        raise InputError(f"Expected {option} once or twice, got it {len(given)} times.")
+    return given[0], given[-1]
+
+
+def _is_result(side: str) -> bool:
+    return side.endswith(".safetensors")
 
 
 def _ablation(typed: str) -> str | Replace:

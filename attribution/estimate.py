@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.engine.flops import count_flops, measure_speed
+from attribution.engine.plan import PASS
 from attribution.local_problem import LocalProblem
 from attribution.method import Method
 from attribution.problem import PLAIN, Baseline, Cost, Place, Problem, Reduce, Rules, Step, here
@@ -55,11 +56,12 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
     expected = method.cost(n_units, n_targets)
     flops = count_flops(problem.model)
     length = problem.n_tokens
-    # What the output's own log-probabilities take is one more, where nothing else tells them.
-    forwards, backwards = expected.forwards + 1, expected.backwards
-    tokens = forwards * length
+    lengths = problem.lengths
+    # What the output's own numbers take is one more, where nothing else tells them.
+    forwards, backwards = (expected.forwards + 1) * len(lengths), expected.backwards * len(lengths)
+    tokens = (expected.forwards + 1) * sum(lengths)
     spent = flops.forward(tokens, tokens * length / 2, forwards * n_targets)
-    most = 0.0
+    most = begun = 0.0
     if "value" in method.needs:
         rehearsal = Rehearsal(problem)
         method.attribute(rehearsal, rng)
@@ -70,6 +72,9 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
         tokens = round(sum(plan.tokens for plan in plans) * more)
         spent = sum(flops.forward(plan.tokens, plan.pairs, plan.rows) for plan in plans) * more
         most = max(plan.bytes for plan in plans)
+        # Where the model writes, a pass has so few tokens that it takes longer than they do.
+        wait = PASS.get(problem.model.device.type, PASS["cuda"])
+        begun = flops.token * wait * sum(plan.passes for plan in plans) * more
         if problem.target != "logprob":
             forwards, tokens = forwards + 1, tokens + length
             spent += flops.forward(length, length**2 / 2, n_targets)
@@ -77,7 +82,7 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
         most = problem.bytes_of_gradients()
     if backwards:
         spent += flops.forward(backwards * length, backwards * length**2 / 2, backwards)
-    return Estimate(forwards, backwards, tokens, spent, most, spent / measure_speed(problem.model))
+    return Estimate(forwards, backwards, tokens, spent, most, (spent + begun) / measure_speed(problem.model))
 
 
 class Rehearsal(Problem):

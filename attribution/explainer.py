@@ -22,10 +22,12 @@ from attribution.local_problem import LocalProblem
 from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
-from attribution.problem import check_budget
-from attribution.prompt import Prompt, check_count, check_prompt, check_text, divide
-from attribution.result import Attribution, Interaction, Output, Unit, indices_of_text
-from attribution.target import Contrast, Reading, named_target, read_contrast, read_output, read_runner_up
+from attribution.problem import OverOutputs, check_budget, check_over_outputs
+from attribution.prompt import check_count, nesting
+from attribution.question import Asked, Question, ablation_record, ask
+from attribution.result import Attribution, Interaction, Output, Unit
+from attribution.target import Contrast, Semantic
+from attribution.units import Units, check_units
 
 Source = LocalModel | str | Path | tuple[Any, Any]
 """What names a model, or is one."""
@@ -37,9 +39,10 @@ class Options(TypedDict, total=False):
     output: str | Sequence[int] | None
     max_new_tokens: int
     method: str | Method
-    units: str
-    target: str | Contrast
+    units: Units
+    target: str | Contrast | Semantic
     per_output: bool
+    over_outputs: OverOutputs
     ablation: str | Replace
     ablate_special: bool
     seed: int
@@ -51,24 +54,25 @@ class Options(TypedDict, total=False):
 
 @overload
 def explain(
-    model: Source, prompt: str, *, dry_run: Literal[False] = False, **options: Unpack[Options]
+    model: Source, prompt: Asked, *, dry_run: Literal[False] = False, **options: Unpack[Options]
 ) -> Attribution: ...
 
 
 @overload
-def explain(model: Source, prompt: str, *, dry_run: Literal[True], **options: Unpack[Options]) -> Estimate: ...
+def explain(model: Source, prompt: Asked, *, dry_run: Literal[True], **options: Unpack[Options]) -> Estimate: ...
 
 
 def explain(
     model: Source,
-    prompt: str,
+    prompt: Asked,
     *,
     output: str | Sequence[int] | None = None,
     max_new_tokens: int = 20,
     method: str | Method = "leave_one_out",
-    units: str = "word",
-    target: str | Contrast = "logprob",
+    units: Units = "word",
+    target: str | Contrast | Semantic = "logprob",
     per_output: bool = True,
+    over_outputs: OverOutputs = "sum",
     ablation: str | Replace = "delete",
     ablate_special: bool = False,
     seed: int = 0,
@@ -81,16 +85,20 @@ def explain(
     r"""A score for every part of the prompt and every token of the output.
 
     - `model`: what `attribution.load` gave, or anything it takes.
-    - `prompt`: the text that the model reads.
+    - `prompt`: a text; the messages of a chat, `[{"role": "user", "content": "..."}]`, which the tokenizer's own
+      template renders; a `Chat`, which has tools and options of the template too; or a `Rendered` prompt.
     - `output`: the text, or the ids, whose causes are asked; None for the greedy continuation of the prompt, of at most
       `max_new_tokens` tokens.
     - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
-    - `units`: what gets a score, `"token"` or `"word"`. With `"token"` earlier output tokens are units too, and are
-      ablated as well.
-    - `target`: what is explained of each output token, `"logprob"` (nats), `"prob"`, `"logit"` or `"entropy"`; or a
-      `Contrast`: why this output and not another.
+    - `units`: what gets a score: `"token"`, `"word"`, `"sentence"`, `"line"`, `"paragraph"`, `"message"`,
+      `"list_item"`, `"code_line"` or `"example"`; a regular expression, whose every match is a unit; or spans,
+      `{"document 2": (310, 842)}`, in a chat `(message, start, end)`. What lies outside of matches or spans stays. With
+      `"token"` earlier output tokens are units too, and are ablated as well.
+    - `target`: what is explained of each output token, `"logprob"` (nats), `"prob"`, `"logit"` or `"entropy"`; a
+      `Contrast`: why this output and not another; or `Semantic`: whether the model still says the same in other words.
     - `per_output`: False for one row of scores, those of the output as a whole, that is of the sum of its tokens'
-      targets. Gradient methods then take one product instead of one for every output token.
+      targets, or with `over_outputs` of their `"mean"` or `"min"`, the least likely token. Gradient methods then take
+      one product instead of one for every output token.
     - `ablation`: what an absent unit means: `"delete"` (its ids are removed and later ones move up), `"mask"` (nothing
       looks at it, and all others stay where they were) or a `Replace` (a neutral text stands in its place).
     - `ablate_special`: True to ablate special tokens (BOS) too.
@@ -112,28 +120,26 @@ def explain(
     '\n\nThe answer is 3.<eos>'
     """
     chosen = build_method(method)
-    wanted = target if isinstance(target, Contrast) else named_target(target)
     for name, flag in (("per_output", per_output), ("ablate_special", ablate_special), ("dry_run", dry_run)):
         if not isinstance(flag, bool):
             raise InputError(f"Expected {name}=True or {name}=False, got {flag!r}.")
     absent = check_ablation(ablation)
     budget = check_budget(max_forwards, max_tokens, max_seconds)
-    text = check_prompt(prompt)
     tokens_allowed = check_count("max_new_tokens", max_new_tokens)
+    division = check_units(units)
+    reduction = check_over_outputs(over_outputs)
     seed = _check_seed(seed)
     local = load(model)
-    divided = divide(text, local.encode(text), units)
-    guessed = dry_run and output is None
-    if guessed and isinstance(wanted, Contrast):
-        raise InputError("Expected an output for a dry run of a Contrast, got none. Pass output=...")
-    ids = divided.encoding.ids[-1:] * tokens_allowed if guessed else _output_ids(local, divided, output, tokens_allowed)
-    reading = _read_contrast(local, divided, ids, wanted) if isinstance(wanted, Contrast) else read_output(ids, wanted)
+    question = ask(local, prompt, division, target, output, tokens_allowed, guess_output=dry_run)
+    ids = question.output
     problem = LocalProblem(
         local,
-        divided,
-        reading,
-        output_units=units == "token",
+        question.prompt,
+        question.reading,
+        output_units=division.name == "token",
         per_output=per_output,
+        over_outputs=reduction,
+        semantic=question.semantic,
         ablation=absent,
         ablate_special=ablate_special,
         budget=budget,
@@ -141,20 +147,24 @@ def explain(
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))
-    if isinstance(wanted, Contrast) and not wanted.alternatives:  # the model was asked for its runners-up
+    if isinstance(target, Contrast) and not target.alternatives:  # the model was asked for its runners-up
         problem.cost.forwards += 1
-        problem.cost.tokens += len(divided.encoding.ids) + len(ids) - 1
+        problem.cost.tokens += len(question.prompt.encoding.ids) + len(ids) - 1
+    per_output = per_output and question.semantic is None
+    asked_units = tuple(_units(question))
     record: dict[str, Any] = {
-        "prompt": text,
-        "granularity": units,
-        "target": str(target),
+        "prompt": question.prompt.text,
+        "prompt_ids": question.prompt.encoding.ids,
+        "granularity": division.name,
+        "target": str(target) if per_output or reduction == "sum" else f"{reduction} of {target}",
         "per_output": per_output,
         "ablation": str(absent) if "value" in chosen.needs else None,
+        "question": question.record()
+        | {"ablation": ablation_record(absent), "ablate_special": ablate_special, "over_outputs": reduction},
         "model": local.describe(),
     }
     if resume is not None:
-        record_units = tuple(_prompt_units(local, divided))
-        problem.remember(_evaluations(resume, record, ids, record_units, chosen))
+        problem.remember(_evaluations(resume, record, ids, asked_units, chosen))
         own, theirs = problem.logprobs().numpy(), np.array([output.logprob for output in resume.outputs])
         if not np.allclose(own, theirs, rtol=0.02, atol=0.02):
             raise InputError(
@@ -165,21 +175,21 @@ def explain(
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)
     logprobs = problem.logprobs().tolist()
-    n_prompt = len(divided.units)
+    n_prompt = len(asked_units)
     return Attribution(
         scores=scores[:, :n_prompt].astype(np.float32),
-        output_scores=_earlier(scores[:, n_prompt:], per_output) if units == "token" else None,
-        units=tuple(_prompt_units(local, divided)),
-        outputs=tuple(map(Output, local.output_texts(divided.encoding.ids, ids), ids, logprobs)),
+        output_scores=_earlier(scores[:, n_prompt:], per_output) if problem.n_units > n_prompt else None,
+        units=asked_units,
+        outputs=tuple(map(Output, question.output_texts, ids, logprobs)),
         method={
             "name": chosen.name,
             "options": chosen.options,
             "signed": chosen.signed,
-            "unit": chosen.unit.format(target=reading.target.unit),
+            "unit": chosen.unit.format(target=problem.unit),
         },
         seed=seed,
         cost=asdict(problem.cost),
-        notes=problem.notes | ({"partial": True} if problem.is_partial else {}),
+        notes=dict(question.notes) | problem.notes | ({"partial": True} if problem.is_partial else {}),
         errors=None if errors is None else errors[:, :n_prompt],
         interactions=_interactions(problem, n_prompt),
         evaluations=problem.evaluations if "value" in chosen.needs else None,
@@ -242,66 +252,35 @@ def _earlier(scores: Float[np.ndarray, "target output"], per_output: bool) -> Fl
     return (np.tril(scores, -1) if per_output else scores).astype(np.float32)
 
 
-def _read_contrast(model: LocalModel, prompt: Prompt, output: tuple[int, ...], contrast: Contrast) -> Reading:
-    """Where the contrast is read; the model itself says what its runners-up are."""
-    ids = prompt.encoding.ids
-    if not contrast.alternatives:
-        return read_runner_up(output, model.runners_up(ids, output))
-    texts = model.output_texts(ids, output)
-    if contrast.instead_of is None:
-        start, end = 0, len(output)
-        written = contrast.alternatives
-        ending = output[-1:] if output[-1] in model.stop_ids else ()
-    else:
-        indices = indices_of_text(texts, contrast.instead_of)
-        start, end = indices[0], indices[-1] + 1
-        replaced = "".join(texts[start:end])
-        written = [replaced.replace(contrast.instead_of, other, 1) for other in contrast.alternatives]
-        ending = ()
-    before = prompt.text + "".join(texts[:start])
-    alternatives: list[tuple[int, ...]] = []
-    for other in written:
-        added = model.encode_output(before, (*ids, *output[:start]), check_text("other output", other))
-        if (*added, *ending) == output[start:end]:
-            raise InputError(f"Expected another output than the output itself, got {other!r}.")
-        alternatives.append((*output[:start], *added, *ending))
-    return read_contrast(output, alternatives, start, end)
-
-
-def _output_ids(
-    model: LocalModel, prompt: Prompt, output: str | Sequence[int] | None, max_new_tokens: int
-) -> tuple[int, ...]:
-    ids = prompt.encoding.ids
-    if output is None:
-        model.check_length(len(ids), max_new_tokens)
-        return model.generate(ids, max_new_tokens)
-    if isinstance(output, str):
-        given = model.encode_output(prompt.text, ids, check_text("output", output)) if output else ()
-    else:
-        given = _check_output_ids(output, model.vocabulary_size)
-    if not given:
-        raise InputError("Expected an output with at least one token, got none. Leave it out and the model writes.")
-    return given
-
-
-def _check_output_ids(output: object, vocabulary: int) -> tuple[int, ...]:
-    """Ids that a person passed, whatever they are held in; `InputError` for anything else."""
-    try:
-        items = list(cast(Any, output))
-        ids = tuple(vocabulary if isinstance(i, (bool, str, bytes)) else operator.index(i) for i in items)
-    except TypeError:
-        ids = (vocabulary,)
-    if isinstance(output, bytes) or not all(0 <= i < vocabulary for i in ids):
-        raise InputError(
-            f"Expected the output as a text, or as token ids from 0 to {vocabulary - 1} in a flat list, got {output!r}."
-        )
-    return ids
-
-
-def _prompt_units(model: LocalModel, prompt: Prompt) -> list[Unit]:
-    units: list[Unit] = []
-    for unit in prompt.units:
+def _units(question: Question) -> list[Unit]:
+    """The prompt's units as the result keeps them."""
+    prompt, codec = question.prompt, question.model.codec
+    levels = nesting(prompt)
+    levels.pop("message")
+    found: list[Unit] = []
+    for index, unit in enumerate(prompt.units):
         first, last = unit.tokens
-        text = model.decode(prompt.encoding.ids[first:last]) if unit.special else prompt.unit_text(unit)
-        units.append(Unit(text, *unit.characters, first, last, "special" if unit.special else "prompt", unit.special))
-    return units
+        text = prompt.unit_text(unit)
+        if not text:
+            text = codec.decode(prompt.encoding.ids[first:last]) if unit.special else ""
+        elif question.division.name != "token":
+            text = text.strip() or text
+        part = None if unit.part is None else prompt.parts[unit.part]
+        start, end = (None, None) if part is None else part.own(*unit.characters) or (None, None)
+        found.append(
+            Unit(
+                text,
+                *unit.characters,
+                first,
+                last,
+                unit.role,
+                unit.special,
+                unit.name,
+                None if part is None else part.message,
+                "" if part is None else part.place,
+                start,
+                end,
+                {level: owner for level, owners in levels.items() if (owner := owners[index]) is not None},
+            )
+        )
+    return found

@@ -67,7 +67,7 @@ class Layouts:
 
     def remainders(self, keep: Bool[np.ndarray, " unit"]) -> list[Remainder]:
         """What is left of each layout; `ModelError` where nothing is, and the tokenizer has no token to start from."""
-        return [layout.remainder(keep, lambda: self._model.start_id) for layout in self._layouts]
+        return [layout.remainder(keep, lambda: self._model.codec.start_id) for layout in self._layouts]
 
     def read(self, scores: Float[Tensor, "remainder item"]) -> Float[Tensor, "mask place"]:
         """What was read of the remainders of some masks, at the places of the reading and in their order."""
@@ -124,7 +124,7 @@ class Layouts:
                 known[place] = self._ids_of(written, first, start)
             found[unit] = known[place]
         if isinstance(ablation.fillers[filler], str):
-            outputs = self._model.output_texts(self._prompt.encoding.ids, self._reading.output)
+            outputs = self._model.codec.output_texts(self._prompt.encoding.ids, self._reading.output)
             for unit in range(n_units, len(self._removable)):
                 seen = outputs[unit - n_units]
                 written = seen[: len(seen) - len(seen.lstrip())] + str(ablation.fillers[filler])
@@ -134,9 +134,11 @@ class Layouts:
     def _ids_of(self, written: str, first: int, start: int) -> tuple[int, ...]:
         """The ids of a text in the place of what begins with this token, at this character."""
         try:
-            return self._model.encode_output(self._prompt.text[:start], self._prompt.encoding.ids[:first], written)
+            prompt = self._prompt
+            before, ids = prompt.text[:start], prompt.encoding.ids[:first]
+            return self._model.codec.encode_output(before, ids, written, add_special=prompt.tokenizer_adds)
         except InputError:
-            return self._model.check_ids(self._model.tokenizer(written, add_special_tokens=False)["input_ids"])
+            return self._model.codec.ids_of(written)
 
 
 def _longest(layout: Layout) -> int:

@@ -93,12 +93,12 @@ class LocalLLMAttributor:
         """
         text = check_prompt(input_string)
         length = check_count("generation_length", generation_length)
-        prompt = self._model.check_ids(self._model.tokenizer(text)["input_ids"])
+        prompt = self._model.codec.check_ids(self._model.tokenizer(text)["input_ids"])
         if not prompt:
             raise InputError(f"Expected a prompt with at least one token, but the tokenizer made none of {text!r}.")
         self._model.check_length(len(prompt), length)
         output = self._model.generate(prompt, length, stop=False)
-        log.info("generated %r", self._model.decode(output))
+        log.info("generated %r", self._model.codec.decode(output))
         target = _softmax_over_positions(len(prompt)) if self._published else named_target("prob")
         problem = LocalProblem(self._model, _by_token(text, prompt), read_output(output, target), output_units=True)
         method = Saliency(norm="l1")
@@ -126,11 +126,11 @@ class LocalLLMAttributor:
                 f"generation_length={generation_length}, got {len(word_list)} words and scores of shape "
                 f"{tuple(scores.shape)}. Pass what compute_attributions gave."
             )
-        ids = list(self._model.check_ids(token_ids))
+        ids = list(self._model.codec.check_ids(token_ids))
         n_input = len(ids) - len(scores)
         view = TableView(
-            prompt=self._model.decode(ids[:n_input]),
-            output="".join(self._model.output_texts(ids[:n_input], ids[n_input:])),
+            prompt=self._model.codec.decode(ids[:n_input]),
+            output="".join(self._model.codec.output_texts(ids[:n_input], ids[n_input:])),
             words=[self._name(word, i) for word, i in zip(word_list, ids, strict=True)],
             scores=scores.tolist(),
         )
@@ -147,7 +147,7 @@ class LocalLLMAttributor:
         if word != self._model.tokenizer.convert_ids_to_tokens([token_id])[0]:
             return str(word)
         # A tokenizer that marks spaces with "▁" drops the first one when it decodes a token alone.
-        text = ("▁" if word.startswith("▁") else "") + self._model.decode([token_id]).lstrip("▁")
+        text = ("▁" if word.startswith("▁") else "") + self._model.codec.decode([token_id]).lstrip("▁")
         text = text.replace("▁ ", " ").replace("▁", " ")
         return word if "\N{REPLACEMENT CHARACTER}" in text or not text else text.replace(" ", "␣")
 

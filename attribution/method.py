@@ -85,7 +85,7 @@ class Method(ABC):
         for need in sorted(self.needs):
             reason = problem.lacks(need)
             if reason:
-                able = [method.name for method in list_methods() if not any(map(problem.lacks, method.needs))]
+                able = [method.name for method in list_methods() if method._suits(problem)]
                 raise CapabilityError(
                     f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
                 )
@@ -94,11 +94,17 @@ class Method(ABC):
             raise CapabilityError(
                 f"{self.name} takes at most {self.max_units} units, got {count}. Use shapley_sampling, or larger units."
             )
-        if self.targets is not None and problem.target not in self.targets:
+        if not self._explains(problem.target):
             raise CapabilityError(
-                f"{self.name} explains the target {' or '.join(sorted(self.targets))}, got {problem.target}. Use "
+                f"{self.name} explains the target {' or '.join(sorted(self.targets or ()))}, got {problem.target}. Use "
                 "another target, or another method."
             )
+
+    def _explains(self, target: str) -> bool:
+        return self.targets is None or target in self.targets
+
+    def _suits(self, problem: Problem) -> bool:
+        return self._explains(problem.target) and not any(map(problem.lacks, self.needs))
 
 
 def check_extra(who: str, package: str) -> None:

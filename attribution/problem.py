@@ -2,7 +2,8 @@
 
 Methods see units and numbers to be explained, never tokenizers, padding, devices or batches. Units are the parts of the
 prompt and, where asked for, the output tokens after them, since each output token is an input of the later ones. A
-target is the number of one output token, or their sum. `local_problem` has the one of a model that runs here.
+target is the number of one output token, or one number for all of them. `local_problem` has the one of a model that
+runs here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,6 +48,18 @@ Need = Literal["value", "gradients", "attention"]
 Baseline = Literal["zero", "padding", "mean", "text", "random"]
 """What stands for an absent token in embedding space: nothing, the padding token, the mean of all tokens, the tokens of
 a given text, or tokens drawn at random from the vocabulary."""
+
+
+OverOutputs = Literal["sum", "mean", "min"]
+"""What is made of the output tokens' numbers where a single one is asked."""
+
+
+def check_over_outputs(over_outputs: object) -> OverOutputs:
+    """The same; `InputError` where it is none of these."""
+    known = get_args(OverOutputs)
+    if not isinstance(over_outputs, str) or over_outputs not in known:
+        raise InputError(f"Expected over_outputs out of {', '.join(map(repr, known))}, got {over_outputs!r}.")
+    return cast(OverOutputs, over_outputs)
 
 
 @dataclass(frozen=True)
@@ -88,11 +101,11 @@ class Problem(ABC):
     n_units: int
     """The units of the prompt, and after them the output tokens where these are units."""
     n_targets: int
-    """The numbers that are explained: one for each output token, or one for their sum."""
+    """The numbers that are explained: one for each output token, or one for all of them."""
     n_outputs: int
-    """How many output tokens each target sums over."""
+    """How many output tokens each target sums over: 1 for a mean or a minimum."""
     target: str
-    """What is read of an output token: a name out of `target.TARGETS`, or "contrast"."""
+    """What is read of an output token: a name out of `target.TARGETS`, "contrast", or "semantic"."""
     removable: Bool[Tensor, " unit"]
     """The units that a mask can remove. Others (BOS) stay, whatever a mask says."""
     levels: tuple[Int[Tensor, " unit"], ...]

@@ -5,51 +5,60 @@ from __future__ import annotations
 import operator
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
-import regex
-
 from attribution.errors import InputError
+from attribution.segments import CUTS
+from attribution.source import Part, Source, Span, text_source
+from attribution.units import Division
 
-GRANULARITIES = ("token", "word")
-
-# A word or number with its marks, inner apostrophes, hyphens and decimal points; or one other character as it is seen.
-_PARAGRAPH: Any = regex.compile(r"\n\s*\n")
-_SENTENCE: Any = regex.compile(r"[.!?…][\p{Pe}\p{Pf}\"']*\s+|[。！？]|\n")
-_WORD: Any = regex.compile(r"[\w\p{M}]+(?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}]+)*|(?!\s)\X")
-
-Span = tuple[int, int]
-"""A half-open range `(start, end)`, of characters or of tokens."""
+LEVELS = ("message", "paragraph", "line", "sentence", "word")
+"""What units belong to, from coarse to fine."""
 
 
 @dataclass(frozen=True)
 class Encoding:
     """A text as a tokenizer sees it; one entry per token in each field.
 
-    `offsets` are character spans in the text; a special token that the tokenizer added (BOS) has an empty one.
+    `offsets` are character spans in the text; a special token that the tokenizer added (BOS) has an empty one. They are
+    `aligned` where the tokenizer does not tell them, and they were found by comparing texts.
     """
 
     ids: tuple[int, ...]
     offsets: tuple[Span, ...]
     special: tuple[bool, ...]
+    aligned: bool = False
 
 
 @dataclass(frozen=True)
 class PromptUnit:
-    """A part of the prompt that gets one score: which characters, which tokens, and whether the tokenizer added it."""
+    """A part of the prompt that gets one score.
+
+    `characters` tile the prompt's text, `tokens` its ids. `special` units stay when others are absent: what the
+    tokenizer or the template added, and what lies outside of the spans that were asked about; `role` says which, or
+    whose text it is. `part` is the index of the part of the prompt that it stands in.
+    """
 
     characters: Span
     tokens: Span
     special: bool
+    role: str = "prompt"
+    name: str = ""
+    part: int | None = None
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text with its tokens and its units. The units tile the tokens: no gap, no overlap, in order."""
+    """A text with its tokens and its units. The units tile text and tokens: no gap, no overlap, in order."""
 
     text: str
     encoding: Encoding
     units: tuple[PromptUnit, ...]
+    parts: tuple[Part, ...] = ()
+    """What a person wrote of it; empty where that is all."""
+    tokenizer_adds: bool = True
+    """Whether the tokenizer added its special tokens to it."""
 
     def unit_text(self, unit: PromptUnit) -> str:
         """The unit's own characters; empty for a special token."""
@@ -63,7 +72,7 @@ def check_prompt(text: object) -> str:
         raise InputError(f"Expected the prompt as a string, got {type(text).__name__}. Pass one text.")
     if not text.strip():
         raise InputError("Expected a prompt with at least one word, got an empty one. Pass the text to explain.")
-    return check_text("prompt", text)
+    return text
 
 
 def check_text(name: str, text: str) -> str:
@@ -89,46 +98,87 @@ def check_count(name: str, value: object) -> int:
     return count
 
 
-def divide(text: str, encoding: Encoding, granularity: str) -> Prompt:
-    """The prompt divided into units of the given granularity, `"token"` or `"word"`.
+def divide(source: Source, encoding: Encoding, division: Division) -> Prompt:
+    """The prompt divided into units.
 
-    Special tokens are units of their own. A token belongs to the word that holds its first visible character, a token
-    of white space alone to the word after it (at the end of the text: to the last word). A character that a tokenizer
-    split over several tokens belongs to the first of them.
+    A token belongs to the unit that holds its first visible character, a token of white space alone to the unit of its
+    first character. A character that a tokenizer split over several tokens belongs to the first of them, and these
+    belong together unless units are tokens. Special tokens are units of their own, and so is what a template wrote
+    between two texts.
 
-    Raises `InputError` where the granularity is unknown or nothing of the text is left after tokenization.
+    Raises `InputError` where nothing of a person's text is left after tokenization, and where the division does not
+    fit the text.
     """
-    if granularity not in GRANULARITIES:
-        raise InputError(f"Expected units out of {', '.join(map(repr, GRANULARITIES))}, got {granularity!r}.")
     if all(encoding.special):
-        raise InputError(f"Expected a prompt with at least one token, but the tokenizer made none of {text!r}.")
+        raise InputError(f"Expected a prompt with at least one token, but the tokenizer made none of {source.text!r}.")
+    segments = division.segments(source)
+    starts = [segment.start for segment in segments]
     spans = _without_overlap(encoding)
-    if granularity == "token":
-        units = [PromptUnit(span, (i, i + 1), encoding.special[i]) for i, span in enumerate(spans)]
-    else:
-        units = _words(text, encoding, spans)
-    return Prompt(text, encoding, tuple(units))
+    owners = [bisect_right(starts, place) - 1 for place in _places(source.text, encoding, spans)]
+    units: list[PromptUnit] = []
+    last_ordinary = max(index for index, special in enumerate(encoding.special) if not special)
+    reached = first = 0
+    for last in range(1, len(owners) + 1):
+        special = encoding.special[first]
+        alone = special or division.name == "token"
+        if last < len(owners) and not alone and not encoding.special[last] and owners[last] == owners[first]:
+            continue
+        segment = segments[owners[first]]
+        end = len(source.text)
+        if last <= last_ordinary:
+            # What no token covers goes with what follows it, within the segment's own bounds.
+            following = segments[owners[last]].start if owners[last] != owners[first] else spans[last - 1][1]
+            end = min(max(following, spans[last - 1][1]), max(spans[last][0], spans[last - 1][1]))
+        if special:
+            unit = PromptUnit((reached, reached), (first, last), True, "special")
+            end = reached
+        else:
+            unit = PromptUnit((reached, end), (first, last), segment.special, segment.role, segment.name, segment.part)
+        units.append(unit)
+        reached, first = end, last
+    if all(unit.special for unit in units):
+        raise InputError(
+            "Expected a prompt with something that a person wrote, but every token of it is the template's. Write a "
+            "message with content."
+        )
+    return Prompt(source.text, encoding, tuple(units), source.parts, source.tokenizer_adds)
+
+
+def nesting(prompt: Prompt) -> dict[str, list[int | None]]:
+    """For each of `LEVELS`, which one every unit belongs to, counted through the prompt; None where to none.
+
+    A unit belongs to where its first visible character is.
+    """
+    parts = prompt.parts or text_source(prompt.text).parts
+    places = [_visible(prompt.text, unit.characters) for unit in prompt.units]
+    inside = [not unit.special or unit.role == "rest" for unit in prompt.units]
+    at = [bisect_right(parts, place, key=lambda part: part.start) - 1 for place in places]
+    messages = list(accumulate((a.message != b.message for a, b in pairwise(parts)), initial=0))
+    found: dict[str, list[int | None]] = {
+        "message": [messages[part] if own else None for part, own in zip(at, inside, strict=True)]
+    }
+    for level in LEVELS[1:]:
+        cuts = [CUTS[level](prompt.text[part.start : part.end]) for part in parts]
+        before = list(accumulate((len(own) + 1 for own in cuts), initial=0))
+        found[level] = [
+            before[part] + bisect_right(cuts[part], place - parts[part].start) if own else None
+            for place, part, own in zip(places, at, inside, strict=True)
+        ]
+    return found
 
 
 def levels(prompt: Prompt, n_more: int = 0) -> list[list[int]]:
-    """How the units belong together, from coarse to fine: by paragraph, sentence and word.
+    """How the units belong together, from coarse to fine: by message, paragraph, line, sentence and word.
 
     On each level the number of every unit's group; `n_more` units behind the prompt are groups of their own together.
-    A level that divides nothing further is left out.
+    What belongs to nothing goes with what is before it. A level that divides nothing further is left out.
     """
     found: list[list[int]] = []
-    parts = (_PARAGRAPH, _SENTENCE, _WORD)
-    ends: set[int] = set()
-    for part in parts:
-        # What ends on a coarser level ends on a finer one.
-        ends |= {match.start() if part is _WORD else match.end() for match in part.finditer(prompt.text)}
-        edges = sorted(ends)
+    for owners in nesting(prompt).values():
         groups: list[int] = []
-        for unit in prompt.units:
-            own = prompt.unit_text(unit)
-            seen = unit.characters[0] + len(own) - len(own.lstrip())
+        for owner in owners:
             before = groups[-1] if groups else 0
-            groups.append(before if unit.special else max(before, bisect_right(edges, seen)))
+            groups.append(before if owner is None else max(before, owner))
         groups += [groups[-1] + 1 if groups else 0] * n_more
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         level = [numbers[group] for group in groups]
@@ -142,7 +192,7 @@ def _without_overlap(encoding: Encoding) -> list[Span]:
     spans: list[Span] = []
     reached = 0
     for (start, end), special in zip(encoding.offsets, encoding.special, strict=True):
-        if special:
+        if special or start >= end:
             spans.append((reached, reached))
             continue
         start = max(start, reached)
@@ -151,38 +201,22 @@ def _without_overlap(encoding: Encoding) -> list[Span]:
     return spans
 
 
-def _words(text: str, encoding: Encoding, spans: list[Span]) -> list[PromptUnit]:
-    words: list[Span] = [match.span() for match in _WORD.finditer(text)] or [(0, len(text))]
-    starts = [start for start, _ in words]
-    owners: list[int | None] = []
-    for i, (start, end) in enumerate(spans):
-        if encoding.special[i]:
-            owners.append(None)
-        elif start == end and i and owners[-1] is not None:  # a later piece of a split character
-            owners.append(owners[-1])
-        else:
-            owners.append(_owner(text, (start, end), words, starts))
-    units: list[PromptUnit] = []
-    first = 0
-    for i in range(1, len(owners) + 1):
-        if i < len(owners) and owners[i] is not None and owners[i] == owners[first]:
+def _places(text: str, encoding: Encoding, spans: list[Span]) -> list[int]:
+    """For every token the character that says where it belongs."""
+    found: list[int] = []
+    before = 0
+    for (start, end), special in zip(spans, encoding.special, strict=True):
+        if start == end and not special:  # a later piece of a split character, or nothing of the text
+            found.append(before)
             continue
-        owner = owners[first]
-        if owner is None:
-            units.append(PromptUnit(spans[first], (first, i), True))
-        else:
-            # A token that reaches past its word takes what it reaches into along: "." in a token '."'.
-            units.append(PromptUnit((words[owner][0], max(words[owner][1], spans[i - 1][1])), (first, i), False))
-        first = i
-    return units
+        before = max(before, _visible(text, (start, end)))
+        found.append(before)
+    return found
 
 
-def _owner(text: str, span: Span, words: list[Span], starts: list[int]) -> int:
-    """The index of the word that a token belongs to."""
+def _visible(text: str, span: Span) -> int:
+    """The first visible character of a stretch; its first where there is none."""
     start, end = span
-    visible = start
-    while visible < end and text[visible].isspace():
-        visible += 1
-    if visible == end > start:  # white space alone: the next word
-        return min(bisect_right(starts, end - 1), len(words) - 1)
-    return max(bisect_right(starts, visible) - 1, 0)
+    own = text[start:end]
+    blank = len(own) - len(own.lstrip())
+    return start if blank == len(own) else start + blank

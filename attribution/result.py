@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -18,8 +16,10 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from attribution.errors import InputError, MissingExtraError, ResultFileError
+from attribution.errors import InputError, ResultFileError
 from attribution.evaluations import Evaluations
+from attribution.frames import frame
+from attribution.outputs import Outputs, find_outputs
 
 if TYPE_CHECKING:
     from attribution.views.text import TextView
@@ -34,8 +34,17 @@ Array = np.ndarray
 class Unit:
     """A part of the prompt that has a score.
 
-    `start` and `end` are characters in the prompt, `first_token` and `last_token` a half-open range of its token ids,
-    `special` marks what the tokenizer added (BOS), which has no characters; `text` then is the token's name.
+    `start` and `end` are characters of the prompt: the units tile it, with the white space before a word. `text` is
+    what stands there, without white space around it unless units are tokens; what the tokenizer added (BOS) has no
+    characters, and its name for a text. `first_token` and `last_token` are a half-open range of the prompt's ids.
+
+    `role` says whose text it is: "prompt", or a message's role; "template" for what a chat template wrote, "rest" for
+    what lies outside of the spans that were asked about, "special" for what the tokenizer added. These three are marked
+    `special`, and stay when other units are absent. `name` is the span's, where it has one.
+
+    `message` is the index of the message it stands in, `place` where in it ("content"), and `own_start` and `own_end`
+    are characters of that text, or of the prompt where there are no messages; None where it has none of a person's.
+    `inside` tells which word, sentence, line and paragraph it belongs to, counted through the prompt.
     """
 
     text: str
@@ -45,6 +54,12 @@ class Unit:
     last_token: int
     role: str
     special: bool
+    name: str = ""
+    message: int | None = None
+    place: str = ""
+    own_start: int | None = None
+    own_end: int | None = None
+    inside: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,10 @@ class Attribution:
     cost: Mapping[str, int]
     """`forwards`, `backwards` and `tokens` that the scores took."""
     versions: Mapping[str, str]
+    prompt_ids: tuple[int, ...] = ()
+    """The token ids of the prompt, as the model read them."""
+    question: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What was asked, as JSON holds it: `target`, `messages`, `ablation`, `ablate_special`, `over_outputs`."""
     per_output: bool = True
     """Whether there is a row of scores for every output token; else there is one for the output as a whole."""
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -139,40 +158,32 @@ class Attribution:
 
     # Reading it
 
-    def output_indices(self, outputs: int | str | Sequence[int] | None = None) -> list[int]:
-        """Indices of output tokens: all of them, one, several, or those that a piece of the output's text stands in.
+    def output_indices(self, outputs: Outputs = None, units: str = "token") -> list[int]:
+        """Indices of output tokens: all of them, or those that are meant by index, text, span or regular expression.
 
-        A text means its first place in the output; an index below 0 counts from the end. Raises `InputError` for an
-        index or a text that the output does not have.
+        A text means its first place in the output, `re.compile(...)` all that it matches, a tuple `(start, end)`
+        characters of the output, a list several indices; an index below 0 counts from the end. With `units="word"` (or
+        "sentence", "line", "paragraph") the whole words that these stand in. Raises `InputError` for what the output
+        does not have.
         """
-        count = len(self.outputs)
-        if outputs is None:
-            return list(range(count))
-        if isinstance(outputs, str):
-            return indices_of_text([output.text for output in self.outputs], outputs)
-        given = list(outputs) if isinstance(outputs, Iterable) else [outputs]
-        try:
-            indices = [operator.index(index) for index in given]
-        except TypeError:
-            indices = [count]
-        if any(isinstance(index, (bool, np.bool_)) for index in given) or not all(-count <= i < count for i in indices):
-            raise InputError(
-                f"Expected indices of output tokens from 0 to {count - 1}, or a part of the output, got {outputs!r}."
-            )
-        return [index % count for index in indices]
+        return find_outputs([output.text for output in self.outputs], outputs, units)
 
-    def total(self, outputs: int | str | Sequence[int] | None = None) -> Float32[Array, " unit"]:
-        """Score of every unit, summed over all outputs or the given ones (see `output_indices`); float32 `[unit]`.
+    def total(self, outputs: Outputs = None, units: str = "token", *, reduce: str = "sum") -> Float32[Array, " unit"]:
+        """Score of every unit over all outputs or the given ones (see `output_indices`); float32 `[unit]`.
 
-        Raises `InputError` where some outputs are asked of a result that has scores for all of them together only.
+        `reduce` is "sum", "mean" or "min": the smallest of the scores. Raises `InputError` where some outputs are asked
+        of a result that has scores for all of them together only.
         """
-        indices = self._scored(outputs)
+        reductions = {"sum": np.sum, "mean": np.mean, "min": np.min}
+        if reduce not in reductions:
+            raise InputError(f"Expected reduce out of {', '.join(map(repr, reductions))}, got {reduce!r}.")
+        indices = self._scored(outputs, units)
         rows = indices if self.per_output else [0]
-        return self.scores[rows].sum(axis=0, dtype=np.float32)
+        return reductions[reduce](self.scores[rows].astype(np.float64), axis=0).astype(np.float32)
 
-    def _scored(self, outputs: int | str | Sequence[int] | None) -> list[int]:
+    def _scored(self, outputs: Outputs, units: str = "token") -> list[int]:
         """The indices of these outputs; `InputError` where they are but a part of what was scored as a whole."""
-        indices = self.output_indices(outputs)
+        indices = self.output_indices(outputs, units)
         if not self.per_output and sorted(set(indices)) != list(range(len(self.outputs))):
             raise InputError(
                 f"Expected all of the output, since its scores were computed together (per_output=False), got "
@@ -202,26 +213,21 @@ class Attribution:
         columns["output_text"] = [rows[o] for o, _ in pairs]
         columns["unit"] = [u for _, u in pairs]
         columns["unit_text"] = [self.units[u].text for _, u in pairs]
-        for name in ("start", "end", "role", "special"):
+        for name in ("start", "end", "role", "name", "message", "special"):
             columns[name] = [getattr(self.units[u], name) for _, u in pairs]
         columns["score"] = self.scores.ravel().tolist()
         if self.errors is not None:
             columns["error"] = self.errors.ravel().tolist()
-        for library in ("pandas", "polars"):
-            try:
-                return import_module(library).DataFrame(columns)
-            except ImportError:
-                continue
-        raise MissingExtraError("A table needs pandas or polars. Type: pip install pandas")
+        return frame(columns)
 
-    def text_view(self, outputs: int | str | Sequence[int] | None = None) -> TextView:
-        """What a terminal shows; scores are summed over the given outputs.
+    def text_view(self, outputs: Outputs = None, units: str = "token") -> TextView:
+        """What a terminal shows; scores are summed over the given outputs (see `output_indices`).
 
         `rich` prints it, `str` makes plain text of it.
         """
         from attribution.views.text import TextView
 
-        return TextView(self.to_dict(), self._scored(outputs))
+        return TextView(self.to_dict(), self._scored(outputs, units))
 
     def __str__(self) -> str:
         return str(self.text_view())
@@ -296,6 +302,7 @@ class Attribution:
         about["interactions"] = tuple(
             Interaction(pair["first"], pair["second"], tuple(pair["values"])) for pair in about.get("interactions", ())
         )
+        about["prompt_ids"] = tuple(about.get("prompt_ids", ()))
         about["units"] = tuple(Unit(**unit) for unit in about["units"])
         about["outputs"] = tuple(Output(**output) for output in about["outputs"])
         extra = {name: arrays.get(name) for name in ("output_scores", "errors")}
@@ -308,6 +315,8 @@ class Attribution:
         size = len(self.prompt)
         whole = {
             "prompt": isinstance(self.prompt, str),
+            "prompt_ids": all(type(i) is int for i in self.prompt_ids),
+            "question": isinstance(self.question, dict),
             "granularity": isinstance(self.granularity, str),
             "target": isinstance(self.target, str),
             "ablation": self.ablation is None or isinstance(self.ablation, str),
@@ -360,6 +369,8 @@ class Attribution:
         return {
             "schema": SCHEMA,
             "prompt": self.prompt,
+            "prompt_ids": list(self.prompt_ids),
+            "question": dict(self.question),
             "granularity": self.granularity,
             "units": [asdict(unit) for unit in self.units],
             "outputs": [asdict(output) for output in self.outputs],
@@ -374,26 +385,6 @@ class Attribution:
             "interactions": [asdict(pair) for pair in self.interactions],
             "versions": dict(self.versions),
         }
-
-
-def indices_of_text(outputs: Sequence[str], text: str) -> list[int]:
-    """Indices of the output tokens, given as the text that each adds, that the first place of a text stands in.
-
-    Raises `InputError` where the output does not have it.
-    """
-    start = "".join(outputs).find(text)
-    if start < 0 or not text:
-        raise InputError(f"Expected a part of the output {''.join(outputs)!r}, got {text!r}.")
-    indices: list[int] = []
-    end = owner_begin = owner_end = 0
-    for index, output in enumerate(outputs):
-        if output:
-            owner_begin, owner_end = end, end + len(output)
-            end = owner_end
-        # A token without text is a later piece of the character before it.
-        if owner_begin < start + len(text) and owner_end > start:
-            indices.append(index)
-    return indices
 
 
 def check_file(path: str | os.PathLike[str]) -> Path:

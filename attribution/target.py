@@ -1,10 +1,14 @@
-"""Target: the one number per output token that is explained, and where in the model's answer it is read."""
+"""Target: the number that is explained, of every output token or of the whole output, and where it is read."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, ClassVar, Literal, cast, get_args
 
+import regex
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +16,14 @@ from torch import Tensor
 from attribution.errors import InputError
 
 Ids = tuple[int, ...]
+
+Likeness = Literal["overlap", "exact", "embedding"]
+"""How two texts are compared (see `Semantic`)."""
+
+# A run of letters and digits with their marks and decimal points; where no spaces are written, a letter.
+_WORD: Any = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|[\w\p{M}]+(?:(?<=\d)[.,](?=\d)\d+)*"
+)
 
 
 def _logit(logits: Float[Tensor, "*batch output vocabulary"], ids: Int[Tensor, " output"]) -> Tensor:
@@ -116,6 +128,61 @@ class Contrast:
         others = " or ".join(map(repr, self.alternatives))
         place = "" if self.instead_of is None else f" instead of {self.instead_of!r}"
         return f"logprob - {others}{place}"
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """Whether the model still says the same, in whatever words: a similarity of texts, from 0 to 1.
+
+    After an ablated prompt the model writes again, greedily, and what it writes is compared with the output; tokens
+    that are special or end a text do not count. `by` says how:
+
+    - `"overlap"`: the F1 of the words that both have, as often as they have them, whatever their case. Rajpurkar et
+      al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016).
+    - `"exact"`: 1 where both texts are the same but for white space around them, else 0.
+    - `"embedding"`: the cosine of the means of the tokens' vectors in the model's own embedding layer, 0 where that is
+      negative. It hears synonyms, and neither order nor negation.
+
+    A text with nothing in it is like another such text only. `max_new_tokens` is how much is written at most, None for
+    as many tokens as the output has. The model writes for every ablated prompt, so that this takes longer than a
+    target that is read of the output; and it has no gradients.
+
+    Raises `InputError` for anything else.
+    """
+
+    name: ClassVar[str] = "semantic"
+    unit: ClassVar[str] = "similarity"
+
+    by: Likeness = "overlap"
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        known = get_args(Likeness)
+        if self.by not in known:
+            raise InputError(f"Expected a similarity out of {', '.join(map(repr, known))}, got {self.by!r}.")
+        count = cast(object, self.max_new_tokens)
+        if count is not None:
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+                raise InputError(f"Expected max_new_tokens as a whole number from 1 on, got {count!r}.")
+            object.__setattr__(self, "max_new_tokens", int(count))
+
+    def __str__(self) -> str:
+        return f"semantic {self.by}" + (f" of {self.max_new_tokens} tokens" if self.max_new_tokens else "")
+
+
+def sameness(one: str, other: str) -> float:
+    """1 where both texts are the same but for white space around them, else 0."""
+    return float(one.strip() == other.strip())
+
+
+def overlap(one: str, other: str) -> float:
+    """The F1 of the words of both texts, each counted as often as it is there; of the signs where a text has no words.
+
+    1 where both texts are empty.
+    """
+    counts = [Counter(_WORD.findall(text.casefold()) or "".join(text.split())) for text in (one, other)]
+    total = sum(map(Counter.total, counts))
+    return 2 * (counts[0] & counts[1]).total() / total if total else 1.0
 
 
 @dataclass(frozen=True, eq=False)

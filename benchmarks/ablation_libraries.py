@@ -99,7 +99,7 @@ class TheirMasks(np.random.Generator):
 
 def divided(model: LocalModel, question: Question) -> Prompt:
     """The prompt with the question's units; what belongs to none is one that cannot be removed."""
-    encoding = model.encode(question.prompt_text)
+    encoding = model.codec.encode(question.prompt_text)
     spans = [*question.units, (question.n - question.query, question.n)]
     units = [
         PromptUnit(

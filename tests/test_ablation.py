@@ -18,10 +18,11 @@ from attribution.engine.ablation import Ablation, Allowed
 from attribution.engine.roads import Road
 from attribution.errors import CapabilityError, ContextWindowError, InputError, ModelError, NonFiniteError
 from attribution.local_problem import LocalProblem
+from attribution.models.codec import Codec
 from attribution.models.local import LocalModel
 from attribution.problem import Budget
 from attribution.prompt import Encoding, Prompt, PromptUnit
-from attribution.target import TARGETS, Contrast, read_output
+from attribution.target import TARGETS, Contrast, read_contrast, read_output
 from tests import reference
 from tests.tiny import ARCHITECTURES, InFloat64, close, local, tiny_model, tiny_tokenizer
 
@@ -111,7 +112,7 @@ def wide(family: str, dtype: torch.dtype) -> LocalModel:
 
 def replacing(monkeypatch: pytest.MonkeyPatch) -> Replace:
     """A text that stands for units as the ids FILL."""
-    monkeypatch.setattr(LocalModel, "encode_output", lambda *_: FILL)
+    monkeypatch.setattr(Codec, "encode_output", lambda *_, **__: FILL)
     return Replace("...")
 
 
@@ -203,6 +204,18 @@ def test_a_contrast_is_read_in_all_its_texts(llama: LocalModel) -> None:
     assert np.allclose(found[0].output_scores, found[1].output_scores, atol=1e-4)
 
 
+@pytest.mark.parametrize("others", [[(70, 3, 9)], [(70, 41, 200, 7), (9,)]])
+def test_the_first_thing_that_is_asked_of_a_model_is_a_contrast(others: list[tuple[int, ...]]) -> None:
+    """What is read of it is something else than the output's own tokens, of which the trial of both roads knows."""
+    model = LocalModel(copy.deepcopy(tiny_model("llama")), tiny_tokenizer())
+    reading = read_contrast(OUTPUT, others, 0, len(OUTPUT))
+    found = LocalProblem(model, prompt_of(), reading).value(masks())
+    assert roads.road(model).checked
+    assert roads.road(model).works
+    batched(model)
+    assert close(found, LocalProblem(model, prompt_of(), reading).value(masks()))
+
+
 def test_several_texts_to_replace_by_are_averaged(llama: LocalModel) -> None:
     from attribution.explainer import explain
 
@@ -213,7 +226,7 @@ def test_several_texts_to_replace_by_are_averaged(llama: LocalModel) -> None:
     own = ["Tom", "had", "5", "pears", "!"]
     assert not np.allclose(total(own), total("..."), atol=1e-3)
     assert np.allclose(total(own, "..."), (total(own) + total("...")) / 2, atol=1e-5)
-    written = llama.encode("Tom has 3 apples.").ids
+    written = llama.codec.encode("Tom has 3 apples.").ids
     plain = explain(llama, "Sam has 3 apples.", output=" The")
     replaced = reference.logprobs(llama.model, list(written), [plain.outputs[0].id])[0]
     assert total(own)[0, 1] == pytest.approx(plain.outputs[0].logprob - replaced, abs=1e-4)

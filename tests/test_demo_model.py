@@ -16,8 +16,8 @@ PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?
 
 
 def test_it_answers_the_question_of_the_demo(demo: LocalModel) -> None:
-    ids = demo.generate(demo.encode(PROMPT).ids, 20)
-    assert demo.decode(ids) == "\n\nThe answer is 3.<eos>"
+    ids = demo.generate(demo.codec.encode(PROMPT).ids, 20)
+    assert demo.codec.decode(ids) == "\n\nThe answer is 3.<eos>"
 
 
 def test_it_reads_the_number(demo: LocalModel) -> None:
@@ -25,8 +25,8 @@ def test_it_reads_the_number(demo: LocalModel) -> None:
     right = 0
     for number in range(100):
         apples = "1 apple" if number == 1 else f"{number} apples"
-        ids = demo.generate(demo.encode(PROMPT.replace("3 apples", apples)).ids, 20)
-        right += demo.decode(ids) == f"\n\nThe answer is {number}.<eos>"
+        ids = demo.generate(demo.codec.encode(PROMPT.replace("3 apples", apples)).ids, 20)
+        right += demo.codec.decode(ids) == f"\n\nThe answer is {number}.<eos>"
     assert right >= 98
 
 
@@ -62,7 +62,7 @@ def test_it_is_of_the_gemma_architecture(demo: LocalModel) -> None:
 def test_any_text_can_be_encoded(text: str, demo: LocalModel) -> None:
     ids = demo.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert demo.tokenizer.unk_token_id not in ids
-    assert demo.decode(ids) == text
+    assert demo.codec.decode(ids) == text
 
 
 def test_every_digit_is_a_token_of_its_own(demo: LocalModel) -> None:

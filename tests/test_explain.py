@@ -25,9 +25,9 @@ PROMPT = "Sam has 3 apples."
 
 def test_the_model_writes_where_no_output_is_given(llama: LocalModel) -> None:
     result = explain(llama, PROMPT, max_new_tokens=5)
-    ids = llama.encode(PROMPT).ids
+    ids = llama.codec.encode(PROMPT).ids
     assert tuple(output.id for output in result.outputs) == llama.generate(ids, 5)
-    assert result.output == llama.decode([output.id for output in result.outputs])
+    assert result.output == llama.codec.decode([output.id for output in result.outputs])
     again = explain(llama, PROMPT, output=[output.id for output in result.outputs])
     assert np.array_equal(again.scores, result.scores)
 
@@ -67,7 +67,7 @@ def test_the_record(llama: LocalModel) -> None:
     assert result.model["dtype"] == "float32"
     assert set(result.versions) == {"attribution", "torch", "transformers"}
     assert result.versions["attribution"] == attribution.__version__
-    n = len(llama.encode(PROMPT).ids) + len(result.outputs) - 1
+    n = len(llama.codec.encode(PROMPT).ids) + len(result.outputs) - 1
     assert result.cost == {"forwards": 1, "backwards": len(result.outputs), "tokens": n}
     assert result.outputs[0].logprob == pytest.approx(
         explain(llama, PROMPT, output=" The").outputs[0].logprob, abs=1e-5

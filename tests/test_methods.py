@@ -52,8 +52,8 @@ def attribute(method: Method, problem: Problem, seed: int = 0) -> torch.Tensor:
 
 
 def problem_on(model: LocalModel, text: str = PROMPT, output: str = " The answer", **options) -> LocalProblem:
-    prompt = divide(text, model.encode(text), options.pop("units", "word"))
-    ids = model.encode_output(text, prompt.encoding.ids, output)
+    prompt = divide(text, model.codec.encode(text), options.pop("units", "word"))
+    ids = model.codec.encode_output(text, prompt.encoding.ids, output)
     return LocalProblem(model, prompt, read_output(ids, named_target("logprob")), **options)
 
 
@@ -235,7 +235,7 @@ def test_leave_one_out_is_the_drop_against_a_plain_run(llama: LocalModel) -> Non
     from tests.reference import logprobs
 
     result = explain(llama, PROMPT, output=" The answer", method="leave_one_out")
-    ids, output = list(llama.encode(PROMPT).ids), [o.id for o in result.outputs]
+    ids, output = list(llama.codec.encode(PROMPT).ids), [o.id for o in result.outputs]
     full = logprobs(llama.model, ids, output)
     assert [o.logprob for o in result.outputs] == pytest.approx(full, abs=1e-4)
     for index, unit in enumerate(result.units):
@@ -328,7 +328,7 @@ def test_the_difference_is_that_of_the_ends(llama: LocalModel) -> None:
     method = IntegratedGradients(baseline="text", text=other, steps=2, tolerance=None)
     result = explain(llama, PROMPT, output=" The answer", method=method)
     output = [token.id for token in result.outputs]
-    ends = [logprobs(llama.model, list(llama.encode(text).ids), output) for text in (PROMPT, other)]
+    ends = [logprobs(llama.model, list(llama.codec.encode(text).ids), output) for text in (PROMPT, other)]
     assert result.notes["difference"] == pytest.approx(np.subtract(*ends).tolist(), abs=1e-4)
 
 
@@ -402,7 +402,7 @@ def test_relevance_adds_up_to_the_logit(llama: LocalModel) -> None:
     """Conservation, through the public door; special tokens and earlier output tokens take their part."""
     result = explain(llama, PROMPT, output=" The answer", method="cp_lrp", target="logit", units="token")
     assert result.output_scores is not None
-    ids = torch.tensor([[*llama.encode(PROMPT).ids, *(token.id for token in result.outputs)]])
+    ids = torch.tensor([[*llama.codec.encode(PROMPT).ids, *(token.id for token in result.outputs)]])
     with torch.no_grad():
         logits = llama.model(ids).logits[0]
     for t, token in enumerate(result.outputs):

@@ -115,7 +115,7 @@ def test_every_architecture_says_what_it_is(family: str) -> None:
     assert model.vocabulary_size == 320
     assert model.context_window == WINDOW
     assert model.stop_ids == {1}
-    assert model.start_id == 2
+    assert model.codec.start_id == 2
     assert model.describe()["architecture"] == type(tiny_model(family)).__name__
 
 
@@ -187,12 +187,12 @@ def test_a_model_that_does_not_write_on() -> None:
 
 
 def test_a_given_output_keeps_the_ids_of_the_prompt(llama: LocalModel) -> None:
-    ids = llama.encode(PROMPT).ids
-    output = llama.encode_output(PROMPT, ids, " The answer")
-    assert llama.decode([*ids, *output]) == "<bos>" + PROMPT + " The answer"
+    ids = llama.codec.encode(PROMPT).ids
+    output = llama.codec.encode_output(PROMPT, ids, " The answer")
+    assert llama.codec.decode([*ids, *output]) == "<bos>" + PROMPT + " The answer"
     # "Sam ha" + "s 3" would be tokenized across the seam; the prompt's ids come first.
-    ids = llama.encode("Sam ha").ids
-    assert llama.decode(llama.encode_output("Sam ha", ids, "s 3")) == "s 3"
+    ids = llama.codec.encode("Sam ha").ids
+    assert llama.codec.decode(llama.codec.encode_output("Sam ha", ids, "s 3")) == "s 3"
 
 
 @pytest.mark.parametrize("seam", [("Sam ha", "s 3"), ("Sam has", " 3 apples"), ("Sam", "\n\nThe"), ("Sam", " é😀 x")])
@@ -214,15 +214,15 @@ def test_an_output_that_a_tokenizer_cannot_write() -> None:
 def test_output_texts_add_up(llama: LocalModel) -> None:
     text = "é 😀 3\n"
     ids = llama.tokenizer(text, add_special_tokens=False)["input_ids"]
-    texts = llama.output_texts([2], ids)
+    texts = llama.codec.output_texts([2], ids)
     assert "".join(texts) == text
     assert texts[0] == "é"
     assert texts[1] == ""  # its second byte
     # An output may end in the middle of a character.
-    assert llama.output_texts([2], ids[:1]) == ["\N{REPLACEMENT CHARACTER}"]
+    assert llama.codec.output_texts([2], ids[:1]) == ["\N{REPLACEMENT CHARACTER}"]
     # A byte that is no character does not take the next token's text.
     letter = llama.tokenizer("a", add_special_tokens=False)["input_ids"]
-    assert llama.output_texts([2], [*ids[:1], *letter, *letter]) == ["\N{REPLACEMENT CHARACTER}", "a", "a"]
+    assert llama.codec.output_texts([2], [*ids[:1], *letter, *letter]) == ["\N{REPLACEMENT CHARACTER}", "a", "a"]
 
 
 # Generating
@@ -231,12 +231,12 @@ def test_output_texts_add_up(llama: LocalModel) -> None:
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_greedy_generation_on_every_architecture(family: str) -> None:
     model = LocalModel(tiny_model(family), tiny_tokenizer())
-    ids = list(model.encode(PROMPT).ids)
+    ids = list(model.codec.encode(PROMPT).ids)
     assert list(model.generate(ids, 12, stop=False)) == greedy(model.model, ids, 12)
 
 
 def test_generation_stops_where_the_text_ends(llama: LocalModel) -> None:
-    ids = list(llama.encode(PROMPT).ids)
+    ids = list(llama.codec.encode(PROMPT).ids)
     whole = llama.generate(ids, 8, stop=False)
     ending = copy.deepcopy(llama.model)
     ending.generation_config.eos_token_id = [whole[3], 999]
@@ -246,7 +246,7 @@ def test_generation_stops_where_the_text_ends(llama: LocalModel) -> None:
 
 
 def test_the_generation_config_does_not_change_what_greedy_means(llama: LocalModel) -> None:
-    ids = list(llama.encode(PROMPT).ids)
+    ids = list(llama.codec.encode(PROMPT).ids)
     tempted = copy.deepcopy(llama.model)
     tempted.generation_config.update(do_sample=True, repetition_penalty=3.0, max_new_tokens=1, num_beams=3)
     assert LocalModel(tempted, llama.tokenizer).generate(ids, 6) == llama.generate(ids, 6)
@@ -270,7 +270,7 @@ def test_a_model_without_a_cache(llama: LocalModel) -> None:
             return answer
 
     model = LocalModel(Forgetful(llama.model).eval(), llama.tokenizer)
-    ids = list(llama.encode(PROMPT).ids)
+    ids = list(llama.codec.encode(PROMPT).ids)
     assert model.generate(ids, 5, stop=False) == llama.generate(ids, 5, stop=False)
 
 

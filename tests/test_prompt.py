@@ -8,7 +8,14 @@ import pytest
 
 from attribution.errors import InputError
 from attribution.models.local import LocalModel
-from attribution.prompt import Encoding, check_prompt, divide, levels
+from attribution.prompt import Encoding, Prompt, check_prompt, levels
+from attribution.prompt import divide as divide_source
+from attribution.source import text_source
+from attribution.units import check_units
+
+
+def divide(text: str, encoding: Encoding, units: object) -> Prompt:
+    return divide_source(text_source(text), encoding, check_units(units))
 
 
 def words(text: str, *tokens: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
@@ -16,7 +23,7 @@ def words(text: str, *tokens: tuple[int, int]) -> list[tuple[str, tuple[int, int
     encoding = Encoding(tuple(range(len(tokens) + 1)), ((0, 0), *tokens), (True, *[False] * len(tokens)))
     prompt = divide(text, encoding, "word")
     assert prompt.units[0].special
-    return [(prompt.unit_text(unit), unit.tokens) for unit in prompt.units[1:]]
+    return [(prompt.unit_text(unit).strip(), unit.tokens) for unit in prompt.units[1:]]
 
 
 def test_words_gather_their_tokens() -> None:
@@ -78,7 +85,7 @@ def test_words_as_they_are_seen(text: str, expected: list[str]) -> None:
 )
 def test_units_tile_the_tokens(text: str, granularity: str, gpt2: LocalModel, llama: LocalModel) -> None:
     for model in (gpt2, llama):
-        prompt = divide(text, model.encode(text), granularity)
+        prompt = divide(text, model.codec.encode(text), granularity)
         reached = 0
         for unit in prompt.units:
             assert unit.tokens[0] == reached < unit.tokens[1]

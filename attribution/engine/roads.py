@@ -99,7 +99,7 @@ def try_out(
         known.works = False
         return
     batched_seconds, batched = _timed(in_batches)
-    if not agree(packed, batched, whole, model.model.dtype):
+    if not agree(packed, batched, _unchanged(trial, batched, planner.whole, whole), model.model.dtype):
         known.works = False
         warnings.warn(
             f"Packed prompts and plain ones differ by {float((packed - batched).abs().max()):.2g} on {model.name}. "
@@ -125,6 +125,15 @@ def _timed(works: Sequence[tuple[Sequence[int], Callable[[], Tensor]]]) -> tuple
     seconds = time.perf_counter() - start
     order = np.argsort([i for indices, _ in works for i in indices])
     return seconds, torch.cat(found)[torch.from_numpy(order)]
+
+
+def _unchanged(trial: Sequence[Remainder], scores: Tensor, text: Remainder, whole: Tensor) -> Tensor:
+    """What each one would say with nothing absent; of items that the text does not have, what they say on average."""
+    found = scores.clone()
+    for items in {remainder.items.tobytes() for remainder in trial}:
+        same = [index for index, remainder in enumerate(trial) if remainder.items.tobytes() == items]
+        found[same] = whole[0] if items == text.items.tobytes() else scores[same].mean(0)
+    return found
 
 
 def agree(one: Tensor, other: Tensor, whole: Tensor, dtype: torch.dtype) -> bool:

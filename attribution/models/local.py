@@ -28,8 +28,9 @@ from attribution.errors import (
     ModelLoadError,
     NonFiniteError,
 )
+from attribution.models.codec import Codec
 from attribution.models.demo import FOLDER as DEMO_FOLDER
-from attribution.prompt import Encoding, check_count
+from attribution.prompt import check_count
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 
@@ -92,6 +93,7 @@ class LocalModel:
             raise InputError(f"Expected a tokenizer that can be called on a text, got {type(tokenizer).__name__}.")
         self.model: Any = model
         self.tokenizer: Any = tokenizer
+        self.codec = Codec(tokenizer, lambda: self.vocabulary_size)
         self.name = name or str(getattr(model, "name_or_path", "") or type(model).__name__)
         self.memory_budget = None if memory_budget is None else check_count("memory_budget", memory_budget)
         # An adapter around a model passes on what it does not know itself.
@@ -160,29 +162,6 @@ class LocalModel:
             return frozenset()
         return frozenset([configured] if isinstance(configured, int) else configured)
 
-    @property
-    def start_id(self) -> int:
-        """The id that stands for "no text so far": BOS, or where there is none the end of the text before.
-
-        Raises `ModelError` where the tokenizer has neither.
-        """
-        for attribute in ("bos_token_id", "eos_token_id"):
-            found = getattr(self.tokenizer, attribute, None)
-            if found is not None:
-                return int(found)
-        raise ModelError(
-            "Everything before the output is to be removed, and this tokenizer has neither a BOS nor an EOS token to "
-            "start from. Keep at least one unit, or set tokenizer.bos_token."
-        )
-
-    @property
-    def padding_id(self) -> int:
-        """The id of the padding token; `InputError` where the tokenizer has none."""
-        found = getattr(self.tokenizer, "pad_token_id", None)
-        if found is None:
-            raise InputError('This tokenizer has no padding token. Use baseline="zero", or set tokenizer.pad_token.')
-        return self.check_ids([found])[0]
-
     def describe(self) -> dict[str, str | None]:
         """Name, architecture, precision and revision, for the record in a result."""
         config = self.model.config
@@ -192,85 +171,6 @@ class LocalModel:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "revision": getattr(config, "_commit_hash", None),
         }
-
-    # Text and ids
-
-    def encode(self, text: str) -> Encoding:
-        """The tokens of a prompt, with the special tokens that the tokenizer adds (BOS).
-
-        Raises `ModelError` where the tokenizer cannot say which characters a token stands for.
-        """
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ModelError(
-                "Expected a fast tokenizer (one that knows which characters each token stands for), got "
-                f"{type(self.tokenizer).__name__}. Load it with AutoTokenizer.from_pretrained(..., use_fast=True)."
-            )
-        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-        ids = self.check_ids(encoded["input_ids"])
-        special = tuple(bool(flag) for flag in encoded["special_tokens_mask"])
-        offsets = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])
-        return Encoding(ids, offsets, special)
-
-    def encode_output(self, prompt: str, prompt_ids: tuple[int, ...], output: str) -> tuple[int, ...]:
-        """The ids of an output that follows a prompt.
-
-        Both are tokenized together where that leaves the prompt's ids as they are, else the output by itself, or after
-        a newline where the tokenizer would put a space before it. Raises `InputError` where none of them is the output.
-        """
-        together = self.check_ids(self.tokenizer(prompt + output)["input_ids"])
-        if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
-            return together[len(prompt_ids) :]
-        wanted = self.decode(prompt_ids) + output
-        for before in ("", "\n"):
-            lead = self.check_ids(self.tokenizer(before, add_special_tokens=False)["input_ids"]) if before else ()
-            ids = self.check_ids(self.tokenizer(before + output, add_special_tokens=False)["input_ids"])
-            if ids[: len(lead)] == lead and self.decode([*prompt_ids, *ids[len(lead) :]]) == wanted:
-                return ids[len(lead) :]
-        raise InputError(
-            f"Expected an output that this tokenizer can write after the prompt, got {output!r}. Pass its ids instead, "
-            "for instance output=tokenizer(text, add_special_tokens=False)['input_ids']."
-        )
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens written out, nothing cleaned up."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-    def output_texts(self, prompt: Sequence[int], output: Sequence[int]) -> list[str]:
-        """The text that each id of the output adds to what comes before it.
-
-        A character that is split over several tokens belongs to the first of them; the others add nothing. Bytes that
-        are no character are each a replacement character.
-        """
-        before = list(prompt[-8:])  # a few tokens are enough for a tokenizer to know that it is not at the start
-        texts = [""] * len(output)
-        written, opened = self.decode(before), 0
-        for end in range(1, len(output) + 1):
-            text = self.decode([*before, *output[:end]])
-            if text.endswith("\N{REPLACEMENT CHARACTER}") and end < len(output):
-                continue
-            added = text[len(written) :]
-            whole = added.lstrip("\N{REPLACEMENT CHARACTER}")
-            if opened == end - 1 or len(whole) in (0, len(added)):
-                texts[opened] = added
-            else:  # bytes that never became a character, and then another token
-                texts[opened], texts[end - 1] = added.removesuffix(whole), whole
-            written, opened = text, end
-        return texts
-
-    def check_ids(self, ids: object) -> tuple[int, ...]:
-        """The ids as integers that the embedding layer knows; `ModelError` otherwise."""
-        try:
-            known = tuple(int(i) for i in cast(Any, ids))
-        except (TypeError, ValueError) as error:
-            raise ModelError(
-                f"Expected the tokenizer to give a list of integer ids under 'input_ids', got {type(ids).__name__}."
-            ) from error
-        if known and not 0 <= min(known) <= max(known) < self.vocabulary_size:
-            raise ModelError(
-                f"The tokenizer gave id {max(known)} and the model's embedding has {self.vocabulary_size} rows. "
-                "Pass the tokenizer that belongs to this model."
-            )
-        return known
 
     def check_length(self, prompt: int, output: int) -> None:
         """Raises `ContextWindowError` where prompt and output (counts of tokens) do not fit into the model."""
@@ -545,29 +445,50 @@ class LocalModel:
         logits.scatter_(1, torch.tensor(list(output), device=logits.device)[:, None], -torch.inf)
         return tuple(logits.argmax(1).tolist())
 
-    @torch.no_grad()
+    @property
+    def remembers(self) -> bool:
+        """Whether what it has read can be given back to it, so that it need not read it again."""
+        return "past_key_values" in self._inputs
+
     def generate(self, ids: Sequence[int], max_new_tokens: int, *, stop: bool = True) -> tuple[int, ...]:
         """The greedy continuation: the likeliest next token, again and again, with the K/V cache.
 
         Sampling options and penalties of the generation config do not apply. With `stop` it ends after one of
         `stop_ids`, which is part of it; without, it has exactly `max_new_tokens` tokens.
         """
-        written: list[int] = []
-        step = torch.tensor([ids], device=self.device)
+        return self.generate_all(torch.tensor([ids]), max_new_tokens, stop=stop)[0][0]
+
+    @torch.no_grad()
+    def generate_all(
+        self, ids: Int[Tensor, "batch token"], max_new_tokens: int, *, stop: bool = True
+    ) -> tuple[list[tuple[int, ...]], int]:
+        """The continuation of every prompt of a batch, as `generate` gives it, and how many tokens that computed.
+
+        Prompts that have ended are computed along, and what they would say is not looked at, until all have.
+        """
+        stops = self.stop_ids if stop else frozenset()
+        whole = step = ids.to(self.device)
+        written: list[list[int]] = [[] for _ in ids]
+        going, computed = set(range(len(ids))), 0
         last_only = {"logits_to_keep": 1} if self._takes_rows else {}
         cache: Any = None
         with self.borrowed():
-            while len(written) < max_new_tokens:
+            for _ in range(max_new_tokens):
                 known = {} if cache is None else {"past_key_values": cache}
                 answer = self.model(input_ids=step, use_cache=True, **known, **last_only)
-                written.append(int(_checked(answer.logits)[0, -1].argmax()))
-                if stop and written[-1] in self.stop_ids:
+                computed += step.numel()
+                chosen = _checked(answer.logits[:, -1]).argmax(-1).to(self.device)
+                for row, token in enumerate(chosen.tolist()):
+                    if row in going:
+                        written[row].append(token)
+                going -= {row for row in going if written[row][-1] in stops}
+                if not going:
                     break
                 cache = getattr(answer, "past_key_values", None)
+                whole = torch.cat([whole, chosen[:, None]], dim=1)
                 # An architecture that keeps no such cache reads everything again.
-                unread = [*ids, *written] if cache is None else written[-1:]
-                step = torch.tensor([unread], device=self.device)
-        return tuple(written)
+                step = whole if cache is None else chosen[:, None]
+        return list(map(tuple, written)), computed
 
 
 def _checked(logits: Tensor) -> Tensor:

@@ -1,0 +1,216 @@
+"""Codec: between texts and the ids of a model's tokenizer, with the characters that every id stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
+from typing import Any, cast
+
+from attribution.chat import Chat, find_parts
+from attribution.errors import InputError, ModelError
+from attribution.prompt import Encoding
+from attribution.source import Source, Span
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_HALF = "\N{REPLACEMENT CHARACTER}"
+_CONTEXT = 8  # tokens that are enough for a tokenizer to know that it is not at the start of a text
+
+
+class Codec:
+    """A tokenizer, asked in one way whatever its kind; `vocabulary_size` says how many ids the model knows."""
+
+    def __init__(self, tokenizer: Any, vocabulary_size: Callable[[], int]) -> None:
+        self.tokenizer = tokenizer
+        self._vocabulary_size = vocabulary_size
+
+    # Texts to ids
+
+    def encode(self, text: str, *, add_special: bool = True) -> Encoding:
+        """The tokens of a prompt; with `add_special` those too that the tokenizer adds (BOS), but none twice.
+
+        Half a character (a lone surrogate) is read as a replacement character, in the same place. A tokenizer that does
+        not tell which characters a token stands for is asked what it makes of the ids, and the two texts are aligned.
+        """
+        encoded = self._call(text, add_special)
+        ids = self.check_ids(encoded["input_ids"])
+        flags = encoded.get("special_tokens_mask")
+        if "offset_mapping" in encoded:
+            offsets = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])
+            special = tuple(bool(flag) and start == end for flag, (start, end) in zip(flags, offsets, strict=True))
+            encoding = Encoding(ids, offsets, special)
+        else:
+            encoding = self._aligned(text, ids, add_special)
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        if bos is not None and ids[:2] == (bos, bos) and encoding.special[:2] == (True, False):
+            # The text brings its own.
+            return Encoding(ids[1:], encoding.offsets[1:], encoding.special[1:], encoding.aligned)
+        return encoding
+
+    def encode_source(self, source: Source) -> Encoding:
+        """The tokens of what the model reads."""
+        return self.encode(source.text, add_special=source.tokenizer_adds)
+
+    def encode_output(
+        self, prompt: str, prompt_ids: tuple[int, ...], output: str, *, add_special: bool = True
+    ) -> tuple[int, ...]:
+        """The ids of an output that follows a prompt.
+
+        Both are tokenized together where that leaves the prompt's ids as they are, else the output by itself, or after
+        a newline where the tokenizer would put a space before it. Raises `InputError` where none of them is the output.
+        """
+        together = self.encode(prompt + output, add_special=add_special).ids
+        if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
+            return together[len(prompt_ids) :]
+        wanted = self.decode(prompt_ids) + output
+        for before in ("", "\n"):
+            lead = self.ids_of(before) if before else ()
+            ids = self.ids_of(before + output)
+            if ids[: len(lead)] == lead and self.decode([*prompt_ids, *ids[len(lead) :]]) == wanted:
+                return ids[len(lead) :]
+        raise InputError(
+            f"Expected an output that this tokenizer can write after the prompt, got {output!r}. Pass its ids instead, "
+            "for instance output=tokenizer(text, add_special_tokens=False)['input_ids']."
+        )
+
+    def ids_of(self, text: str) -> tuple[int, ...]:
+        """The ids of a text by itself, without special tokens."""
+        return self.check_ids(self.tokenizer(_whole(text), add_special_tokens=False)["input_ids"])
+
+    def check_ids(self, ids: object) -> tuple[int, ...]:
+        """The ids as integers that the embedding layer knows; `ModelError` otherwise."""
+        try:
+            known = tuple(int(i) for i in cast(Any, ids))
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"Expected the tokenizer to give a list of integer ids under 'input_ids', got {type(ids).__name__}."
+            ) from error
+        size = self._vocabulary_size()
+        if known and not 0 <= min(known) <= max(known) < size:
+            raise ModelError(
+                f"The tokenizer gave id {max(known)} and the model's embedding has {size} rows. "
+                "Pass the tokenizer that belongs to this model."
+            )
+        return known
+
+    # Chats
+
+    def render(self, chat: Chat) -> Source:
+        """What the tokenizer's own template makes of a chat, and where in it the person's texts stand.
+
+        Raises `InputError` where there is no template, and where the template refuses the chat.
+        """
+        template = getattr(self.tokenizer, "chat_template", None)
+        if not template:
+            raise InputError(
+                "This model's tokenizer has no chat template, so that it reads plain text only. Pass the prompt as one "
+                "string, or set tokenizer.chat_template."
+            )
+        known = "".join(template.values()) if isinstance(template, dict) else str(template)
+        return find_parts(chat, lambda messages, tools: self._apply(chat, messages, tools), known)
+
+    def _apply(self, chat: Chat, messages: Any, tools: Any) -> str:
+        options = {"continue_final_message": chat.continues, "add_generation_prompt": not chat.continues}
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **(options | chat.options))
+            )
+        except Exception as error:  # a template is a program, and fails in whatever way it likes
+            raise InputError(f"The model's chat template refuses this chat: {error}") from error
+
+    # Ids to texts
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens written out, nothing cleaned up."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def output_texts(self, prompt: Sequence[int], output: Sequence[int]) -> list[str]:
+        """The text that each id of the output adds to what comes before it.
+
+        A character that is split over several tokens belongs to the first of them; the others add nothing. Bytes that
+        are no character are each a replacement character.
+        """
+        before = list(prompt[-_CONTEXT:])
+        texts = [""] * len(output)
+        written, opened = self.decode(before), 0
+        for end in range(1, len(output) + 1):
+            text = self.decode([*before, *output[:end]])
+            if text.endswith(_HALF) and end < len(output):
+                continue
+            added = text[len(written) :]
+            whole = added.lstrip(_HALF)
+            if opened == end - 1 or len(whole) in (0, len(added)):
+                texts[opened] = added
+            else:  # bytes that never became a character, and then another token
+                texts[opened], texts[end - 1] = added.removesuffix(whole), whole
+            written, opened = text, end
+        return texts
+
+    # Special ids
+
+    @property
+    def start_id(self) -> int:
+        """The id that stands for "no text so far": BOS, or where there is none the end of the text before.
+
+        Raises `ModelError` where the tokenizer has neither.
+        """
+        for attribute in ("bos_token_id", "eos_token_id"):
+            found = getattr(self.tokenizer, attribute, None)
+            if found is not None:
+                return int(found)
+        raise ModelError(
+            "Everything before the output is to be removed, and this tokenizer has neither a BOS nor an EOS token to "
+            "start from. Keep at least one unit, or set tokenizer.bos_token."
+        )
+
+    @property
+    def padding_id(self) -> int:
+        """The id of the padding token; `InputError` where the tokenizer has none."""
+        found = getattr(self.tokenizer, "pad_token_id", None)
+        if found is None:
+            raise InputError('This tokenizer has no padding token. Use baseline="zero", or set tokenizer.pad_token.')
+        return self.check_ids([found])[0]
+
+    def _call(self, text: str, add_special: bool) -> Any:
+        wanted = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        if not getattr(self.tokenizer, "is_fast", False):
+            wanted = {}
+        return self.tokenizer(_whole(text), add_special_tokens=add_special, **wanted)
+
+    def _aligned(self, text: str, ids: tuple[int, ...], add_special: bool) -> Encoding:
+        """The encoding of a tokenizer without offsets: what the ids say, aligned with the text.
+
+        What the tokenizer adds is told by comparing with what it gives without special tokens.
+        """
+        plain = self.ids_of(text) if add_special else ids
+        first = next((at for at in range(len(ids) - len(plain) + 1) if ids[at : at + len(plain)] == plain), 0)
+        special = tuple(not first <= index < first + len(plain) for index in range(len(ids)))
+        said = self.output_texts((), plain)
+        places = _places(_whole(text), "".join(said))
+        offsets: list[Span] = [(0, 0)] * first
+        start = 0
+        for piece in said:
+            offsets.append((places[start], places[start + len(piece)]))
+            start += len(piece)
+        offsets += [(len(text), len(text))] * (len(ids) - len(offsets))
+        return Encoding(ids, tuple(offsets), special, aligned=True)
+
+
+def _whole(text: str) -> str:
+    """The text with a replacement character for every half of one, which tokenizers cannot read."""
+    return _SURROGATE.sub(_HALF, text)
+
+
+def _places(text: str, said: str) -> list[int]:
+    """For every character of what the ids say, and for its end, the place in the text that it stands for."""
+    if said == text:
+        return list(range(len(text) + 1))
+    found = [0] * (len(said) + 1)
+    for block in SequenceMatcher(None, text, said, autojunk=False).get_matching_blocks():
+        for offset in range(block.size):
+            found[block.b + offset] = block.a + offset
+    found[len(said)] = len(text)
+    reached = 0
+    for place, known in enumerate(found):
+        reached = found[place] = max(reached, known)
+    return found

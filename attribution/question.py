@@ -1,0 +1,257 @@
+"""Question: a prompt as a person wrote it, an output and a target, made ready to be asked of a model."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from attribution.absence import Replace
+from attribution.chat import Chat, Message
+from attribution.errors import InputError
+from attribution.models.local import LocalModel
+from attribution.outputs import find_outputs
+from attribution.prompt import Prompt, check_prompt, check_text, divide
+from attribution.source import Part, Source, text_source
+from attribution.target import (
+    Contrast,
+    Ids,
+    Reading,
+    Semantic,
+    Target,
+    named_target,
+    read_contrast,
+    read_output,
+    read_runner_up,
+)
+from attribution.units import Division
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt that a template was already applied to, as the model shall read it; nothing is added, no BOS either.
+
+    `spans` say which characters a person wrote, and in which role: `[(13, 40, "system"), (61, 90, "user")]`. All else
+    is template. Raises `InputError` for spans that are empty, overlap, or lie outside of the text.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int, str]]
+
+    def __post_init__(self) -> None:
+        check_prompt(self.text)
+        found: list[tuple[int, int, str]] = []
+        for span in self.spans:
+            try:
+                start, end, role = span
+                start, end = operator.index(start), operator.index(end)
+            except (TypeError, ValueError):
+                start = end = role = None
+            if not isinstance(role, str) or not role or start is None or end is None:
+                raise InputError(f'Expected spans as (start, end, role), such as (13, 40, "user"), got {span!r}.')
+            if not (found[-1][1] if found else 0) <= start < end <= len(self.text):
+                raise InputError(
+                    f"Expected spans in order, without overlap, within the prompt's {len(self.text)} characters, got "
+                    f"{span!r}."
+                )
+            found.append((start, end, role))
+        if not found:
+            raise InputError('Expected at least one span that a person wrote, got none. Type [(13, 40, "user")].')
+        object.__setattr__(self, "spans", tuple(found))
+
+    @property
+    def source(self) -> Source:
+        """The same as the source of a prompt."""
+        parts = (Part(start, end, role, blocks=((start, start, end - start),)) for start, end, role in self.spans)
+        return Source(self.text, tuple(parts), tokenizer_adds=False)
+
+
+Asked = str | Sequence[Message] | Chat | Rendered
+"""What a prompt can be: a text, the messages of a chat, a `Chat` with more than messages, or one already rendered."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A prompt in units, an output, and where in it the target is read; `semantic` where the output is written anew."""
+
+    model: LocalModel
+    prompt: Prompt
+    output: Ids
+    reading: Reading
+    target: str | Contrast | Semantic
+    division: Division
+    semantic: Semantic | None = None
+    messages: list[dict[str, Any]] | None = None
+    """The messages that the prompt was rendered from, where it was."""
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What became of the prompt on its way to the model, as JSON holds it."""
+
+    @property
+    def output_texts(self) -> list[str]:
+        """The text that each token of the output adds."""
+        return self.model.codec.output_texts(self.prompt.encoding.ids, self.output)
+
+    def record(self) -> dict[str, Any]:
+        """What has to be known, besides the prompt itself, to ask the same again, as JSON holds it."""
+        return {"target": target_record(self.target), "messages": self.messages}
+
+
+def ask(
+    model: LocalModel,
+    prompt: Asked,
+    division: Division,
+    target: str | Contrast | Semantic,
+    output: str | Sequence[int] | None = None,
+    max_new_tokens: int = 20,
+    *,
+    guess_output: bool = False,
+) -> Question:
+    """The question about this prompt; the output is the one given, else the model's own.
+
+    With `guess_output` one that is not given is taken to be `max_new_tokens` long, and the model is not asked. Raises
+    what `explain` raises for these arguments.
+    """
+    wanted = target if isinstance(target, (Contrast, Semantic)) else named_target(target)
+    source = read_prompt(model, prompt)
+    encoding = model.codec.encode_source(source)
+    divided = divide(source, encoding, division)
+    if guess_output and output is None:
+        if isinstance(wanted, Contrast):
+            raise InputError("Expected an output for a dry run of a Contrast, got none. Pass output=...")
+        ids = encoding.ids[-1:] * max_new_tokens
+    else:
+        ids = find_output(model, divided, output, max_new_tokens)
+    reading = read_target(model, divided, ids, wanted)
+    semantic = wanted if isinstance(wanted, Semantic) else None
+    messages = [dict(message) for message in source.messages] if source.messages else None
+    return Question(model, divided, ids, reading, target, division, semantic, messages, _notes(source, divided))
+
+
+def read_prompt(model: LocalModel, prompt: object) -> Source:
+    """What the model reads of a prompt as a person gives it.
+
+    Raises `InputError` for a prompt that is none, and for a chat that the model's template does not take.
+    """
+    if isinstance(prompt, Rendered):
+        return prompt.source
+    if isinstance(prompt, Chat):
+        return model.codec.render(prompt)
+    if isinstance(prompt, Sequence) and not isinstance(prompt, (str, bytes)):
+        return model.codec.render(Chat(cast("Sequence[Message]", prompt)))
+    return text_source(check_prompt(prompt))
+
+
+def read_target(model: LocalModel, prompt: Prompt, output: Ids, target: Target | Contrast | Semantic) -> Reading:
+    """Where the target is read; the model itself says what its runners-up are."""
+    if isinstance(target, Semantic):
+        return read_output(output, named_target("logprob"))
+    if isinstance(target, Target):
+        return read_output(output, target)
+    ids = prompt.encoding.ids
+    if not target.alternatives:
+        return read_runner_up(output, model.runners_up(ids, output))
+    texts = model.codec.output_texts(ids, output)
+    if target.instead_of is None:
+        start, end = 0, len(output)
+        written = target.alternatives
+        ending = output[-1:] if output[-1] in model.stop_ids else ()
+    else:
+        indices = find_outputs(texts, target.instead_of)
+        start, end = indices[0], indices[-1] + 1
+        replaced = "".join(texts[start:end])
+        written = [replaced.replace(target.instead_of, other, 1) for other in target.alternatives]
+        ending = ()
+    before = "".join(texts[:start])
+    alternatives: list[Ids] = []
+    for other in written:
+        added = encode_after(model, prompt, before, (*ids, *output[:start]), check_text("other output", other))
+        if (*added, *ending) == output[start:end]:
+            raise InputError(f"Expected another output than the output itself, got {other!r}.")
+        alternatives.append((*output[:start], *added, *ending))
+    return read_contrast(output, alternatives, start, end)
+
+
+def find_output(model: LocalModel, prompt: Prompt, output: str | Sequence[int] | None, max_new_tokens: int) -> Ids:
+    """The ids of the output that is given, else of what the model writes."""
+    ids = prompt.encoding.ids
+    if output is None:
+        model.check_length(len(ids), max_new_tokens)
+        return model.generate(ids, max_new_tokens)
+    if isinstance(output, str):
+        given = encode_after(model, prompt, "", ids, check_text("output", output)) if output else ()
+    else:
+        given = _check_output_ids(output, model.vocabulary_size)
+    if not given:
+        raise InputError("Expected an output with at least one token, got none. Leave it out and the model writes.")
+    return given
+
+
+def encode_after(model: LocalModel, prompt: Prompt, before: str, ids: Ids, text: str) -> Ids:
+    """The ids of a text that follows the prompt and what was written `before`, whose ids together are given."""
+    return model.codec.encode_output(prompt.text + before, ids, text, add_special=prompt.tokenizer_adds)
+
+
+def target_record(target: str | Contrast | Semantic) -> Any:
+    """The target as JSON holds it."""
+    if isinstance(target, Contrast):
+        return {"contrast": list(target.alternatives), "instead_of": target.instead_of}
+    if isinstance(target, Semantic):
+        return {"semantic": target.by, "max_new_tokens": target.max_new_tokens}
+    return target
+
+
+def recorded_target(record: Any) -> str | Contrast | Semantic:
+    """The target that `target_record` wrote down; `InputError` for anything else."""
+    if not isinstance(record, Mapping):
+        return named_target(record).name
+    known = cast("Mapping[str, Any]", record)
+    if "contrast" in known:
+        return Contrast(*known["contrast"], instead_of=known.get("instead_of"))
+    if "semantic" in known:
+        return Semantic(known["semantic"], known.get("max_new_tokens"))
+    raise InputError(f"Expected the record of a target, got {record!r}.")
+
+
+def ablation_record(ablation: str | Replace) -> Any:
+    """The meaning of "absent" as JSON holds it."""
+    if isinstance(ablation, Replace):
+        return {"replace": [filler if isinstance(filler, str) else list(filler) for filler in ablation.fillers]}
+    return ablation
+
+
+def recorded_ablation(record: Any) -> str | Replace:
+    """The meaning of "absent" that `ablation_record` wrote down."""
+    return Replace(*cast("Mapping[str, Any]", record)["replace"]) if isinstance(record, Mapping) else record
+
+
+def _notes(source: Source, prompt: Prompt) -> dict[str, Any]:
+    """What became of the prompt on its way to the model."""
+    found: dict[str, Any] = {}
+    if prompt.encoding.aligned:
+        found["aligned"] = True
+    halves = sum("\ud800" <= character <= "\udfff" for character in source.text)
+    if halves:
+        found["half_characters"] = halves
+    if source.left_out:
+        found["left_out"] = [
+            {"message": message, "place": place, "start": start, "end": end}
+            for message, place, start, end in source.left_out
+        ]
+    if not all(part.is_exact for part in source.parts):
+        found["recovered"] = [index for index, part in enumerate(source.parts) if not part.is_exact]
+    return found
+
+
+def _check_output_ids(output: object, vocabulary: int) -> Ids:
+    """Ids that a person passed, whatever they are held in; `InputError` for anything else."""
+    try:
+        items = list(cast(Any, output))
+        ids = tuple(vocabulary if isinstance(i, (bool, str, bytes)) else operator.index(i) for i in items)
+    except TypeError:
+        ids = (vocabulary,)
+    if isinstance(output, bytes) or not all(0 <= i < vocabulary for i in ids):
+        raise InputError(
+            f"Expected the output as a text, or as token ids from 0 to {vocabulary - 1} in a flat list, got {output!r}."
+        )
+    return ids

@@ -1,0 +1,188 @@
+"""Segments: where a text is cut into words, sentences, lines, paragraphs and other parts.
+
+A text is cut at positions between its characters, so that its segments tile it. White space between two words belongs
+to the second, up to and with its last line break to the first. Every other cut is a cut between words: a word lies in
+one sentence, a sentence in one line, a line in one paragraph.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import regex
+from icu4py.breakers import WordBreaker
+from sentencex import segment as split_sentences
+
+from attribution.errors import InputError
+
+# An address in one piece; letters with full stops ("e.g."); a word or number with its marks, inner apostrophes, hyphens
+# and decimal points; or one other character as it is seen.
+_WORD: Any = regex.compile(
+    r"""(?:https?|ftp|file)://[^\s<>"'`]+(?<![.,;:!?)\]}。、！？」』])
+    | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
+    | (?:\p{L}\.){2,}
+    | [\w\p{M}]+(?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}]+)*
+    | (?!\s)\X""",
+    regex.VERBOSE,
+)
+# Scripts that write no space between words.
+_UNSPACED: Any = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]", flags=regex.VERSION1
+)
+_LINE_BREAK: Any = regex.compile(r"\r\n|[\n\r\v\f\x85\u2028\u2029]")
+_SURROGATE: Any = regex.compile("[\ud800-\udfff]")
+
+_FENCE: Any = regex.compile(r"[ \t]*(```|~~~)")
+_ITEM: Any = regex.compile(r"([ \t]*)(?:[-*+•‣◦–]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])[ \t]+\S")
+_LABEL: Any = regex.compile(r"[ \t]*(?:#+[ \t]*)?\p{Lu}[\p{L}\p{M}' -]{0,30}?[ \t]*(?=\d{0,4}[ \t]*[:：])")
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """The words of a text, without the white space between them: words, numbers, addresses, and single marks."""
+    found: list[tuple[int, int]] = []
+    for match in _WORD.finditer(text):
+        start, end = match.span()
+        if _UNSPACED.search(match.group()):
+            for part in WordBreaker(match.group(), "en"):
+                found.append((start, start + len(part)))
+                start += len(part)
+        else:
+            found.append((start, end))
+    return found
+
+
+def word_cuts(text: str, at_least: int = 0) -> list[int]:
+    """Where one word ends and the next begins, with so many line breaks between them at least."""
+    cuts: list[int] = []
+    for (_, end), (start, _) in pairwise(word_spans(text)):
+        breaks = [found.end() for found in _LINE_BREAK.finditer(text, end, start)] if start - end else []
+        if len(breaks) >= at_least:
+            cuts.append(breaks[-1] if breaks else end)
+    return cuts
+
+
+def line_cuts(text: str) -> list[int]:
+    """Where a line with words ends."""
+    return word_cuts(text, at_least=1)
+
+
+def paragraph_cuts(text: str) -> list[int]:
+    """Where an empty line follows."""
+    return word_cuts(text, at_least=2)
+
+
+def sentence_cuts(text: str) -> list[int]:
+    """Where a sentence ends, or a line.
+
+    Sentences as Wikimedia's sentencex finds them: abbreviations, decimals and addresses do not end one.
+    """
+    words, lines = word_cuts(text), line_cuts(text)
+    found = set(lines)
+    for start, end in pairwise((0, *lines, len(text))):
+        # Half a character is no text for the library; something of one character stands for it.
+        line = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text[start:end])
+        reached = start
+        for sentence in split_sentences("en", line):
+            reached += len(sentence)
+            spaces = len(text[start:reached]) - len(text[start:reached].rstrip())
+            place = bisect_left(words, reached - spaces)
+            if place < len(words) and words[place] <= reached:  # else it is within what is one word here
+                found.add(words[place])
+    return sorted(found)
+
+
+def list_item_cuts(text: str) -> list[int]:
+    """Around every item of a list, with the lines that continue it; other text is cut into paragraphs.
+
+    Raises `InputError` where there is no list.
+    """
+    found = set(paragraph_cuts(text))
+    inside = False
+    indent = 0
+    count = 0
+    for start, line in _lines(text):
+        item = _ITEM.match(line)
+        if item:
+            inside, indent, count = True, len(item.group(1)), count + 1
+            found.add(start)
+        elif inside and line.strip() and not line[: indent + 1].isspace() and start in found:
+            inside = False  # behind an empty line, and not indented: no longer the list
+    if not count:
+        raise InputError(
+            'Expected a list, lines that begin with "-", "*" or "1.", and found none. Take units="line", or pass spans.'
+        )
+    return _snapped(text, found)
+
+
+def code_line_cuts(text: str) -> list[int]:
+    """Around every line of code in fenced blocks; other text is cut into paragraphs. Without a fence all is code."""
+    if not any(_FENCE.match(line) for _, line in _lines(text)):
+        return line_cuts(text)
+    found = set(paragraph_cuts(text))
+    fence = ""
+    for start, line in _lines(text):
+        mark = _FENCE.match(line)
+        if fence or mark:
+            found |= {start, start + len(line)}
+        if mark and (not fence or mark.group(1) == fence):
+            fence = "" if fence else mark.group(1)
+    return _snapped(text, found)
+
+
+def example_cuts(text: str) -> list[int]:
+    """Where every few-shot example begins; what comes before the first is cut into paragraphs.
+
+    An example begins with a label at the start of a line, such as "Q:", "Input:" or "Example 1:": the first label that
+    there is more than once. Raises `InputError` where there is none.
+    """
+    labels = [
+        (start, match.group().strip().casefold()) for start, line in _lines(text) if (match := _LABEL.match(line))
+    ]
+    count = Counter(label for _, label in labels)
+    first = next((label for _, label in labels if count[label] > 1), None)
+    if first is None:
+        raise InputError(
+            'Expected few-shot examples that each begin with the same label, such as "Q:" or "Input:", and found none. '
+            "Pass their spans, or a regular expression."
+        )
+    starts = [start for start, label in labels if label == first]
+    return _snapped(text, {*starts, *(cut for cut in paragraph_cuts(text) if cut < starts[0])})
+
+
+CUTS: dict[str, Callable[[str], list[int]]] = {
+    "word": word_cuts,
+    "sentence": sentence_cuts,
+    "line": line_cuts,
+    "paragraph": paragraph_cuts,
+    "list_item": list_item_cuts,
+    "code_line": code_line_cuts,
+    "example": example_cuts,
+}
+"""What a text can be divided into, by name: the positions in it, in order, where it is cut."""
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Where each line starts, and the line with its break."""
+    start = 0
+    for line_break in _LINE_BREAK.finditer(text):
+        yield start, text[start : line_break.end()]
+        start = line_break.end()
+    if start < len(text):
+        yield start, text[start:]
+
+
+def _snapped(text: str, positions: set[int]) -> list[int]:
+    """The cuts between words in whose white space these positions are."""
+    found: set[int] = set()
+    spans = word_spans(text)
+    cuts = word_cuts(text)
+    starts = [start for start, _ in spans]
+    for position in positions:
+        place = bisect_left(starts, position)
+        if 0 < place < len(starts) and spans[place - 1][1] <= position:
+            found.add(cuts[place - 1])
+    return sorted(found)

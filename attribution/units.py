@@ -1,0 +1,240 @@
+"""Units: what a person asks scores for, and where that cuts what the model reads."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any, cast
+
+import regex
+
+from attribution.errors import InputError
+from attribution.segments import CUTS
+from attribution.source import Part, Source, Span
+
+NAMES = ("token", "word", "sentence", "line", "paragraph", "message", "list_item", "code_line", "example")
+"""What units can be, by name."""
+
+Place = Span | tuple[int, int, int] | str
+"""A stretch of the prompt: its characters `(start, end)`; those of a message's content, `(message, start, end)`; or the
+text itself, where it stands in the prompt only once."""
+
+Units = str | re.Pattern[str] | Mapping[str, Place] | Sequence[Place]
+"""What units can be: a name out of `NAMES`, a regular expression, named places, or places."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of what the model reads that is one unit; `special` where it stays when others are absent."""
+
+    start: int
+    end: int
+    role: str
+    special: bool = False
+    name: str = ""
+    part: int | None = None
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a prompt is divided: `name` out of `NAMES`, "match" of a pattern, or "span" for given places."""
+
+    name: str
+    pattern: Any = None
+    places: tuple[tuple[str, Place], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def segments(self, source: Source) -> list[Segment]:
+        """What is read cut into segments that tile it: those of the parts, and what the template wrote between them.
+
+        Raises `InputError` where the division does not fit.
+        """
+        found: list[Segment] = []
+        reached = 0
+        for index, (part, segments) in enumerate(zip(source.parts, self._by_part(source), strict=True)):
+            if part.start > reached:
+                found.append(Segment(reached, part.start, "template", special=True))
+            found += [replace(segment, part=index) for segment in segments]
+            reached = part.end
+        if reached < len(source.text) or not found:
+            found.append(Segment(reached, len(source.text), "template", special=True))
+        return found
+
+    def _by_part(self, source: Source) -> list[list[Segment]]:
+        if self.name in ("token", "message"):
+            return [[Segment(part.start, part.end, part.role)] for part in source.parts]
+        if self.name in CUTS:
+            return self._cut(source)
+        chosen = self._matches(source) if self.name == "match" else self._placed(source)
+        return [_with_rest(part, own) for part, own in zip(source.parts, chosen, strict=True)]
+
+    def _cut(self, source: Source) -> list[list[Segment]]:
+        found: list[list[Segment]] = []
+        misfits: list[InputError] = []
+        for part in source.parts:
+            text = source.text[part.start : part.end]
+            try:
+                cuts = CUTS[self.name](text)
+            except InputError as error:  # there may be some in another part
+                misfits.append(error)
+                cuts = CUTS["paragraph"](text)
+            edges = pairwise((part.start, *(part.start + cut for cut in cuts), part.end))
+            found.append([Segment(start, end, part.role) for start, end in edges])
+        if misfits and len(misfits) == len(source.parts):
+            raise misfits[0]
+        return found
+
+    def _matches(self, source: Source) -> list[list[Segment]]:
+        found = [
+            [
+                Segment(match.start(), match.end(), part.role)
+                for match in self.pattern.finditer(source.text, part.start, part.end)
+                if match.end() > match.start()
+            ]
+            for part in source.parts
+        ]
+        if not any(found):
+            raise InputError(
+                f"Expected a regular expression that matches parts of the prompt, {self.pattern.pattern!r} matches "
+                f"none. Units with a name are {', '.join(NAMES)}."
+            )
+        if len(source.parts) == 1 and [(s.start, s.end) for s in found[0]] == [(0, len(source.text))]:
+            raise InputError(
+                f"Expected a regular expression that matches parts of the prompt, {self.pattern.pattern!r} matches all "
+                'of it at once. Match less, or take units="message".'
+            )
+        return found
+
+    def _placed(self, source: Source) -> list[list[Segment]]:
+        found = sorted(
+            ((*_locate(source, place), name) for name, place in self.places), key=lambda located: located[:2]
+        )
+        for (start, end, name), (other_start, other_end, other) in pairwise(found):
+            if other_start < end:
+                raise InputError(
+                    f"Expected spans that do not overlap, got {_shown(name, (start, end))} and "
+                    f"{_shown(other, (other_start, other_end))}."
+                )
+        chosen: list[list[Segment]] = [[] for _ in source.parts]
+        for start, end, name in found:
+            index = next((i for i, p in enumerate(source.parts) if p.start <= start and end <= p.end), None)
+            if index is None:
+                raise InputError(
+                    f"Expected spans within what a person wrote, got {_shown(name, (start, end))}, which takes in what "
+                    "the template wrote. Give the characters of one message's content as (message, start, end)."
+                )
+            chosen[index].append(Segment(start, end, source.parts[index].role, name=name))
+        return chosen
+
+
+def check_units(units: object) -> Division:
+    """The division that a person asked for; `InputError` for anything that says none."""
+    if isinstance(units, str):
+        if units in NAMES:
+            return Division(units)
+        if not units or units.replace("_", "").replace(" ", "").isalnum():
+            near = get_close_matches(units, NAMES, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else " For a regular expression type re.compile(...)."
+            raise InputError(f"Expected units out of {', '.join(map(repr, NAMES))}, got {units!r}.{hint}")
+        return Division("match", _compile(units))
+    if isinstance(units, (re.Pattern, regex.Pattern)):
+        if not isinstance(cast(Any, units).pattern, str):
+            raise InputError(f"Expected a regular expression for text, got one for bytes: {units!r}.")
+        return Division("match", units)
+    if isinstance(units, Mapping):
+        places = tuple((str(name), _check_place(place)) for name, place in cast("Mapping[Any, Any]", units).items())
+    elif isinstance(units, Sequence) and not isinstance(units, bytes):
+        places = tuple(("", _check_place(place)) for place in cast("Sequence[Any]", units))
+    else:
+        raise InputError(
+            f"Expected units as a name out of {', '.join(map(repr, NAMES))}, a regular expression or spans such as "
+            f'{{"document 2": (310, 842)}}, got {units!r}.'
+        )
+    if not places:
+        raise InputError('Expected at least one span, got none. Type units={"document 2": (310, 842)}.')
+    return Division("span", places=places)
+
+
+def _compile(pattern: str) -> Any:
+    try:
+        return regex.compile(pattern)
+    except regex.error as error:
+        raise InputError(
+            f"Expected units out of {', '.join(map(repr, NAMES))}, or a regular expression, got {pattern!r}: {error}."
+        ) from error
+
+
+def _check_place(place: Any) -> Place:
+    if isinstance(place, str) and place:
+        return place
+    try:
+        numbers = tuple(0.5 if isinstance(n, bool) else operator.index(n) for n in place)
+    except TypeError:
+        numbers = ()
+    if isinstance(place, str) or len(numbers) not in (2, 3):
+        raise InputError(
+            "Expected a span as (start, end) in characters, as (message, start, end), or as the text itself, got "
+            f"{place!r}."
+        )
+    return cast(Place, numbers)
+
+
+def _locate(source: Source, place: Place) -> Span:
+    """The characters of what is read that a place means; `InputError` where there are none, or too many."""
+    if isinstance(place, str):
+        found = [
+            (match.start(), match.end())
+            for part in source.parts
+            for match in regex.finditer(regex.escape(place), source.text, pos=part.start, endpos=part.end)
+        ]
+        if len(found) != 1:
+            many = f"stands there {len(found)} times" if found else "does not stand there"
+            raise InputError(f"Expected a text that stands in the prompt once, {place!r} {many}. Give its characters.")
+        return found[0]
+    if len(place) == 3:
+        return _locate_in_message(source, *place)
+    start, end = place
+    if not 0 <= start < end <= len(source.text):
+        raise InputError(
+            f"Expected a span within the prompt's {len(source.text)} characters, start before end, got {place}."
+        )
+    return start, end
+
+
+def _locate_in_message(source: Source, message: int, start: int, end: int) -> Span:
+    parts = [part for part in source.parts if part.message == message and part.place.startswith("content")]
+    size = max((own + length for part in parts for _, own, length in part.blocks), default=0)
+    if not 0 <= start < end <= size:
+        known = sorted({part.message for part in source.parts if part.message is not None})
+        raise InputError(
+            f"Expected a span within the content of a message out of {known}, start before end, got message {message}, "
+            f"characters {start} to {end} of {size}."
+        )
+    found = next((span for part in parts if (span := part.read(start, end))), None)
+    if found is None:
+        raise InputError(f"The template leaves out characters {start} to {end} of message {message}. Give others.")
+    return found
+
+
+def _with_rest(part: Part, chosen: list[Segment]) -> list[Segment]:
+    """The chosen segments of a part, and what is between them: it stays, since nobody asked about it."""
+    found: list[Segment] = []
+    reached = part.start
+    for segment in chosen:
+        if segment.start > reached:
+            found.append(Segment(reached, segment.start, "rest", special=True))
+        found.append(segment)
+        reached = segment.end
+    if reached < part.end:
+        found.append(Segment(reached, part.end, "rest", special=True))
+    return found
+
+
+def _shown(name: str, span: Span) -> str:
+    return f"{name!r} {span}" if name else str(span)
