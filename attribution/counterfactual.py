@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from attribution.edits import Stretch, Where, Writing, find, read_writing
 from attribution.errors import InputError
-from attribution.experiment import asked_record, said
+from attribution.experiment import WHOLE, asked_record, said
 from attribution.explainer import Source, explain
 from attribution.frames import frame
 from attribution.method import Method
@@ -221,7 +221,7 @@ class _Search:
         """How likely the first output is after these changes, and what the model says where that is something else."""
         first = self._question
         asked = self._writing.edited({choice.stretch: choice.change.alternative for choice in state})
-        changed = ask(first.model, asked, first.division, "logprob", first.output)
+        changed = ask(first.model, asked, WHOLE, "logprob", first.output)
         self.tried += 1
         likely, is_greedy = _read(changed)
         if is_greedy:

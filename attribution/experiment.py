@@ -19,8 +19,12 @@ from attribution.question import Asked, Question, Rendered, ask
 from attribution.target import Contrast, Ids, Semantic
 from attribution.units import Units, check_units
 
+
 if TYPE_CHECKING:
     from attribution.views.experiment import WhatIfView
+
+WHOLE = check_units("message")
+"""How a changed prompt is divided, whose units nobody asks for."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def whatif(
     answer = first.output if output is None else local.generate(first.prompt.encoding.ids, tokens_allowed)
     variants: list[Variant] = []
     for other, words in changed:
-        question = ask(local, other, division, target, first.output)
+        question = ask(local, other, WHOLE, target, first.output)
         local.check_length(len(question.prompt.encoding.ids), tokens_allowed)
         written = local.generate(question.prompt.encoding.ids, tokens_allowed)
         found = measure(question, chosen)
