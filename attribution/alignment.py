@@ -8,14 +8,22 @@ import unicodedata
 from ast import literal_eval
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 
 UNKNOWN = "\uffff"
 """Stands in what is read for what cannot be read from it."""
 
-_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\[\"'\\/bfnrt]|&#?\w{1,31};|(?s:.)")
+_HALVES = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(
+    rf"""{_HALVES}|\\u[0-9a-fA-F]{{4}}|\\x[0-9a-fA-F]{{2}}|\\["'\\/bfnrt]|&#?\w{{1,31}};|.""", re.DOTALL
+)
 _RUN = 3  # characters in a row that tell where two texts are in step again
 _ENOUGH = 16  # characters behind something unknown that tell where it ends
+
+Folded = tuple[str, list[int]]
+"""A text without what may differ between two that say the same, and the place of each character that is left."""
 
 
 def align(own: str, read: str) -> list[int]:
@@ -26,25 +34,28 @@ def align(own: str, read: str) -> list[int]:
     """
     if own == read:
         return list(range(len(own)))
-    ours = _folded([(character, place) for place, character in enumerate(own)])
-    spelled = [(match.group(), match.start()) for match in _ESCAPE.finditer(read)]
-    plain = [(character, place) for place, character in enumerate(read)]
-    for pairs in (plain, [(_unescaped(text), place) for text, place in spelled]):
-        theirs = _folded(pairs)
-        if ours[0] == theirs[0]:
-            found = dict(zip(theirs[1][::-1], ours[1][::-1], strict=True))  # the first of several
-            break
-    else:
-        found, spelled = _in_step(ours, _folded(plain)), plain
-    places = [-1] * len(read)
-    for text, start in spelled:
-        places[start : start + len(text)] = [found.get(start, -1)] * len(text)
-    _spread(own, read, places)
-    return places
+    ours = _folded(own)
+    spelled = list(read)
+    found = _alike(ours, _folded(spelled))
+    if found is None:
+        escapes = _ESCAPE.findall(read)
+        found = _alike(ours, _folded([_unescaped(text) for text in escapes]))
+        spelled = spelled if found is None else escapes
+    if found is None:
+        found = _in_step(ours, _folded(spelled))
+    own_places = _spread(own, [_unescaped(text) for text in spelled], found)
+    return [place for place, text in zip(own_places, spelled, strict=True) for _ in text]
 
 
-def _in_step(ours: tuple[str, list[int]], theirs: tuple[str, list[int]]) -> dict[int, int]:
-    """The places in what is read, and those in our text, where both go on alike."""
+def _alike(ours: Folded, theirs: Folded) -> dict[int, int] | None:
+    """The place in our text for those in another that says the same throughout."""
+    if ours[0] != theirs[0]:
+        return None
+    return dict(zip(reversed(theirs[1]), reversed(ours[1]), strict=True))  # the first, where there are several
+
+
+def _in_step(ours: Folded, theirs: Folded) -> dict[int, int]:
+    """The place in our text for those in another where both go on alike."""
     found: dict[int, int] = {}
     (own, our_places), (read, their_places) = ours, theirs
     runs: dict[str, list[int]] = defaultdict(list)
@@ -56,48 +67,54 @@ def _in_step(ours: tuple[str, list[int]], theirs: tuple[str, list[int]]) -> dict
             found.setdefault(their_places[j], our_places[i])
             i, j = i + 1, j + 1
         elif read[j] == UNKNOWN:
-            count = len(read) - j - len(read[j:].lstrip(UNKNOWN))
-            behind = read[j + count : j + count + _ENOUGH].split(UNKNOWN)[0]
+            last = j
+            while read[last : last + 1] == UNKNOWN:
+                last += 1
+            behind = read[last : last + _ENOUGH].split(UNKNOWN)[0]
             end = own.find(behind, i) if behind else len(own)
-            one_each = end - i == count
-            for number in range(count):
-                found[their_places[j + number]] = our_places[i + number * one_each]
-            i, j = max(i, end), j + count
+            for number in range(last - j):  # as many characters, or the first stands for all
+                found[their_places[j + number]] = our_places[i + number * (end - i == last - j)]
+            i, j = max(i, end), last
         else:
-            steps = _nearest(own, i, j, runs)
-            i, j = i + steps[0], j + steps[1]
+            i, j = _in_step_again(own, i, j, runs)
     return found
 
 
-def _nearest(own: str, i: int, j: int, runs: dict[str, list[int]]) -> tuple[int, int]:
-    """How far both texts have to go from here until they go on alike."""
-    best = (len(own) - i, max(runs[""]) - j)
+def _in_step_again(own: str, i: int, j: int, runs: dict[str, list[int]]) -> tuple[int, int]:
+    """The nearest places from these on where both texts go on alike; the ends where there are none."""
+    best, cost = (len(own), runs[""][-1]), len(own) - i + runs[""][-1] - j
     for ahead in range(len(own) - i):
-        if ahead >= sum(best):
+        if ahead >= cost:
             break
         places = runs.get(own[i + ahead : i + ahead + _RUN], [])
-        next_one = bisect_left(places, j)
-        if next_one < len(places) and ahead + places[next_one] - j < sum(best):
-            best = (ahead, places[next_one] - j)
+        following = bisect_left(places, j)
+        if following < len(places) and ahead + places[following] - j < cost:
+            best, cost = (i + ahead, places[following]), ahead + places[following] - j
     return best
 
 
-def _spread(own: str, read: str, places: list[int]) -> None:
-    """Finds the places of what was folded away, such as white space, next to what has one."""
-    ahead = [len(own)] * (len(read) + 1)
-    for at in range(len(read) - 1, -1, -1):
-        ahead[at] = ahead[at + 1] if places[at] < 0 else places[at]
-    reached = -1
-    for at, place in enumerate(places):
-        if place < 0 and reached + 1 < ahead[at] and own[reached + 1] == read[at]:
-            places[at] = reached + 1
-        reached = max(reached, places[at])
+def _spread(own: str, read: Sequence[str], found: dict[int, int]) -> list[int]:
+    """The places that were found, and next to them those of what was folded away, such as white space."""
+    places = [found.get(at, -1) for at in range(len(read))]
     following = len(own)
     for at in range(len(read) - 1, -1, -1):
-        before = max(places[:at][-1:] or [-1])
-        if places[at] < 0 <= before < following - 1 and own[following - 1] == read[at]:
+        known, places[at] = places[at], following  # where the next known one is, for now
+        following = following if known < 0 else known
+    reached = -1
+    for at, ahead in enumerate(places):
+        if at in found:
+            places[at] = reached = found[at]
+        elif reached + 1 < ahead and own[reached + 1] == read[at]:
+            places[at] = reached = reached + 1
+        else:
+            places[at] = -1
+    before = list(accumulate(places, max))
+    following = len(own)
+    for at in range(len(read) - 1, -1, -1):
+        if places[at] < 0 and before[at] < following - 1 and own[following - 1] == read[at]:
             places[at] = following - 1
         following = following if places[at] < 0 else places[at]
+    return places
 
 
 def _unescaped(text: str) -> str:
@@ -106,19 +123,13 @@ def _unescaped(text: str) -> str:
         return text
     if text[0] == "&":
         return html.unescape(text)
-    return "/" if text == r"\/" else str(literal_eval(f'"{text}"'))
+    plain = "/" if text == r"\/" else str(literal_eval(f'"{text}"'))
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves are a character
 
 
-def _folded(pairs: list[tuple[str, int]]) -> tuple[str, list[int]]:
-    """Texts without what may differ between two that say the same, and the place of each character that is left."""
-    folded: list[str] = []
-    places: list[int] = []
-    for text, place in pairs:
-        for character in text:
-            own = _fold(character)
-            folded.append(own)
-            places += [place] * len(own)
-    return "".join(folded), places
+def _folded(texts: Sequence[str]) -> Folded:
+    folded = ["".join(map(_fold, text)) for text in texts]
+    return "".join(folded), [place for place, text in enumerate(folded) for _ in text]
 
 
 @cache

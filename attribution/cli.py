@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console, RenderableType
@@ -22,9 +22,13 @@ from attribution.views.text import visible
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
+    from attribution.comparison import Comparison
     from attribution.edits import Where
+    from attribution.experiment import WhatIf
     from attribution.question import Asked
+    from attribution.result import Attribution
     from attribution.target import Contrast, Semantic
+    from attribution.verification import Verification
 
 app = typer.Typer(
     name="attribution",
@@ -288,11 +292,9 @@ def methods(
     _console().print(table)
 
 
-class _Shown(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-def _show(found: _Shown, as_json: bool, view: RenderableType | None = None) -> None:
+def _show(
+    found: Attribution | WhatIf | Comparison | Verification, as_json: bool, view: RenderableType | None = None
+) -> None:
     """Prints what was found, as JSON or as a terminal shows it."""
     if as_json:
         typer.echo(json.dumps(found.to_dict()))

@@ -110,7 +110,7 @@ def apply(edit: Edit, writing: Writing, prompt: Prompt) -> tuple[Asked, str]:
     if edit.kind in ("remove", "replace"):
         stretches = found[0]
         if edit.kind == "remove":
-            stretches = _merged([_tidied(stretch, writing) for stretch in stretches])
+            stretches = [_tidied(stretch, writing) for stretch in _merged(stretches, writing)]
         changes = dict.fromkeys(stretches, edit.text)
         words = f"without {shown[0]}" if edit.kind == "remove" else f"{shown[0]} → {edit.text!r}"
         return writing.edited(changes), words
@@ -218,12 +218,13 @@ def _tidied(stretch: Stretch, writing: Writing) -> Stretch:
     return stretch
 
 
-def _merged(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """The stretches, those that touch as one; each text's are in order."""
+def _merged(stretches: Sequence[Stretch], writing: Writing) -> list[Stretch]:
+    """The stretches, those with nothing but spaces between them as one; each text's are in order."""
     found: list[Stretch] = []
     for address, start, end in stretches:
-        if found and found[-1][0] == address and start <= found[-1][2]:
-            found[-1] = (address, found[-1][1], max(end, found[-1][2]))
+        last = found[-1] if found else None
+        if last is not None and last[0] == address and not writing.texts[address][last[2] : start].strip(" "):
+            found[-1] = (address, last[1], end)
         else:
             found.append((address, start, end))
     return found

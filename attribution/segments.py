@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -20,14 +21,16 @@ from sentencex import segment as split_sentences
 from attribution.errors import InputError
 
 # An address in one piece; letters with full stops ("e.g."); a word or number with its marks, inner apostrophes, hyphens
-# and decimal points; or one other character as it is seen.
+# and decimal points; or one other character as it is seen. Invisible characters go with what follows, or is around them.
 _WORD: Any = regex.compile(
-    r"""(?:https?|ftp|file)://[^\s<>"'`]+(?<![.,;:!?)\]}。、！？」』])
-    | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
-    | (?:\p{L}\.){2,}
-    | [\w\p{M}]+(?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}]+)*
-    | (?!\s)\X""",
-    regex.VERBOSE,
+    r"""(?P<address>(?:(?:https?|ftp|file)://|www\.)[^\s\x1c-\x1f<>"'`，。、！？；：「」『』（）【】《》]+(?<![.,;:!?)\]}])
+        | [\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+)
+    | (?<![\w.])(?:\p{L}\.){2,}(?!\w)
+    | [\p{Cf}--\u200b]*[\w\p{M}][\w\p{M}[\p{Cf}--\u200b]]*
+        (?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}][\w\p{M}[\p{Cf}--\u200b]]*)*
+    | [\p{Cf}--\u200b]*(?![\s\x1c-\x1f])\X
+    | (?![\s\x1c-\x1f])\X""",
+    regex.VERBOSE | regex.VERSION1,
 )
 # Scripts that write no space between words.
 _UNSPACED: Any = regex.compile(
@@ -36,23 +39,26 @@ _UNSPACED: Any = regex.compile(
 _LINE_BREAK: Any = regex.compile(r"\r\n|[\n\r\v\f\x85\u2028\u2029]")
 _SURROGATE: Any = regex.compile("[\ud800-\udfff]")
 
-_FENCE: Any = regex.compile(r"[ \t]*(```|~~~)")
-_ITEM: Any = regex.compile(r"([ \t]*)(?:[-*+•‣◦–]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])[ \t]+\S")
-_LABEL: Any = regex.compile(r"[ \t]*(?:#+[ \t]*)?\p{Lu}[\p{L}\p{M}' -]{0,30}?[ \t]*(?=\d{0,4}[ \t]*[:：])")
+_FENCE: Any = regex.compile(r"[ \t]*(`{3,}(?!.*`)|~{3,})(.*)")
+_MARKER = r"(?:[-*+•‣◦–]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])"
+_ITEM: Any = regex.compile(rf"([ \t]*){_MARKER}[ \t]+\S")
+_MARKER_ALONE: Any = regex.compile(rf"\s*{_MARKER}\s*")
+_LABEL: Any = regex.compile(r"[ \t]*(?:[#>*_]+[ \t]*)?(\p{L}[\p{L}\p{M}' -]{0,30}?)[ \t]*\d{0,4}[ \t]*[*_]*[ \t]*[:：]")
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
+@lru_cache(maxsize=32)
+def word_spans(text: str) -> tuple[tuple[int, int], ...]:
     """The words of a text, without the white space between them: words, numbers, addresses, and single marks."""
     found: list[tuple[int, int]] = []
     for match in _WORD.finditer(text):
         start, end = match.span()
-        if _UNSPACED.search(match.group()):
+        if match.lastgroup != "address" and _UNSPACED.search(match.group()):
             for part in WordBreaker(match.group(), "en"):
                 found.append((start, start + len(part)))
                 start += len(part)
         else:
             found.append((start, end))
-    return found
+    return tuple(found)
 
 
 def word_cuts(text: str, at_least: int = 0) -> list[int]:
@@ -87,9 +93,11 @@ def sentence_cuts(text: str) -> list[int]:
         line = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text[start:end])
         reached = start
         for sentence in split_sentences("en", line):
+            is_marker = reached == start and _MARKER_ALONE.fullmatch(sentence)
             reached += len(sentence)
-            spaces = len(text[start:reached]) - len(text[start:reached].rstrip())
-            place = bisect_left(words, reached - spaces)
+            if is_marker:  # "1." of a list ends no sentence
+                continue
+            place = bisect_left(words, reached - len(sentence) + len(sentence.rstrip()))
             if place < len(words) and words[place] <= reached:  # else it is within what is one word here
                 found.add(words[place])
     return sorted(found)
@@ -98,20 +106,24 @@ def sentence_cuts(text: str) -> list[int]:
 def list_item_cuts(text: str) -> list[int]:
     """Around every item of a list, with the lines that continue it; other text is cut into paragraphs.
 
-    Raises `InputError` where there is no list.
+    Behind an empty line, an item is continued by what is indented further than its mark. Raises `InputError` where
+    there is no list.
     """
-    found = set(paragraph_cuts(text))
-    inside = False
-    indent = 0
-    count = 0
+    paragraphs = set(paragraph_cuts(text))
+    found = set(paragraphs)
+    indent: int | None = None
+    is_list = False
     for start, line in _lines(text):
         item = _ITEM.match(line)
         if item:
-            inside, indent, count = True, len(item.group(1)), count + 1
+            indent, is_list = len(item.group(1)), True
             found.add(start)
-        elif inside and line.strip() and not line[: indent + 1].isspace() and start in found:
-            inside = False  # behind an empty line, and not indented: no longer the list
-    if not count:
+        elif indent is not None and start in paragraphs:
+            if line[: indent + 1].isspace():
+                found.discard(start)
+            else:
+                indent = None
+    if not is_list:
         raise InputError(
             'Expected a list, lines that begin with "-", "*" or "1.", and found none. Take units="line", or pass spans.'
         )
@@ -128,8 +140,10 @@ def code_line_cuts(text: str) -> list[int]:
         mark = _FENCE.match(line)
         if fence or mark:
             found |= {start, start + len(line)}
-        if mark and (not fence or mark.group(1) == fence):
-            fence = "" if fence else mark.group(1)
+        if mark and not fence:
+            fence = mark.group(1)
+        elif mark and mark.group(1).startswith(fence) and not mark.group(2).strip():
+            fence = ""
     return _snapped(text, found)
 
 
@@ -139,9 +153,7 @@ def example_cuts(text: str) -> list[int]:
     An example begins with a label at the start of a line, such as "Q:", "Input:" or "Example 1:": the first label that
     there is more than once. Raises `InputError` where there is none.
     """
-    labels = [
-        (start, match.group().strip().casefold()) for start, line in _lines(text) if (match := _LABEL.match(line))
-    ]
+    labels = [(start, match.group(1).casefold()) for start, line in _lines(text) if (match := _LABEL.match(line))]
     count = Counter(label for _, label in labels)
     first = next((label for _, label in labels if count[label] > 1), None)
     if first is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ class Part:
 
     `start` and `end` are characters of what is read. `role` is the message's, or "prompt" for a text. `message` is the
     index of the message and `place` where in it the text stands ("content", "tool_calls[0].function.arguments"); None
-    and "" for a text. `blocks` are the stretches that are the person's character for character: where in what is read,
-    where in their text, and how long.
+    and "" for a text. `blocks` are the stretches whose characters stand for the person's, one for one: where in what is
+    read, where in their text, and how long. It `is_exact` where that is all of it, as they wrote it.
     """
 
     start: int
@@ -26,29 +27,25 @@ class Part:
     message: int | None = None
     place: str = ""
     blocks: tuple[tuple[int, int, int], ...] = ()
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every character of it is the person's."""
-        return sum(length for *_, length in self.blocks) == self.end - self.start
+    is_exact: bool = True
 
     def own(self, start: int, end: int) -> Span | None:
         """The person's characters that stand in a stretch of what is read; None where there are none."""
-        found = [
-            (own + max(start, at) - at, own + min(end, at + length) - at)
-            for at, own, length in self.blocks
-            if max(start, at) < min(end, at + length)
-        ]
-        return (found[0][0], found[-1][1]) if found else None
+        first = bisect_right(self.blocks, start, key=lambda block: block[0] + block[2])
+        last = bisect_left(self.blocks, end, key=lambda block: block[0]) - 1
+        if start >= end or first > last:
+            return None
+        (at, own, _), (last_at, last_own, length) = self.blocks[first], self.blocks[last]
+        return own + max(start, at) - at, last_own + min(end, last_at + length) - last_at
 
     def read(self, start: int, end: int) -> Span | None:
         """Where a stretch of the person's text stands in what is read; None where it does not."""
-        found = [
-            (at + max(start, own) - own, at + min(end, own + length) - own)
-            for at, own, length in self.blocks
-            if max(start, own) < min(end, own + length)
-        ]
-        return (found[0][0], found[-1][1]) if found else None
+        first = bisect_right(self.blocks, start, key=lambda block: block[1] + block[2])
+        last = bisect_left(self.blocks, end, key=lambda block: block[1]) - 1
+        if start >= end or first > last:
+            return None
+        (at, own, _), (last_at, last_own, length) = self.blocks[first], self.blocks[last]
+        return at + max(start, own) - own, last_at + min(end, last_own + length) - last_own
 
 
 @dataclass(frozen=True)

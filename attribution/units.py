@@ -17,7 +17,7 @@ from attribution.segments import CUTS
 from attribution.source import Part, Source, Span
 
 NAMES = ("token", "word", "sentence", "line", "paragraph", "message", "list_item", "code_line", "example")
-"""What units can be, by name."""
+"""What units can be, by name. A message is a unit for each stretch of its text that the template lets stand."""
 
 Place = Span | tuple[int, int, int] | str
 """A stretch of the prompt: its characters `(start, end)`; those of a message's content, `(message, start, end)`; or the
@@ -93,8 +93,8 @@ class Division:
     def _matches(self, source: Source) -> list[list[Segment]]:
         found = [
             [
-                Segment(match.start(), match.end(), part.role)
-                for match in self.pattern.finditer(source.text, part.start, part.end)
+                Segment(part.start + match.start(), part.start + match.end(), part.role)
+                for match in self.pattern.finditer(source.text[part.start : part.end])
                 if match.end() > match.start()
             ]
             for part in source.parts
@@ -174,10 +174,11 @@ def _check_place(place: Any) -> Place:
     if isinstance(place, str) and place:
         return place
     try:
-        numbers = tuple(0.5 if isinstance(n, bool) else operator.index(n) for n in place)
+        numbers = tuple(operator.index(number) for number in cast("Sequence[Any]", place))
+        numbers = () if any(isinstance(number, bool) for number in place) else numbers
     except TypeError:
         numbers = ()
-    if isinstance(place, str) or len(numbers) not in (2, 3):
+    if len(numbers) not in (2, 3):
         raise InputError(
             "Expected a span as (start, end) in characters, as (message, start, end), or as the text itself, got "
             f"{place!r}."
@@ -189,9 +190,9 @@ def _locate(source: Source, place: Place) -> Span:
     """The characters of what is read that a place means; `InputError` where there are none, or too many."""
     if isinstance(place, str):
         found = [
-            (match.start(), match.end())
+            (part.start + match.start(), part.start + match.end())
             for part in source.parts
-            for match in regex.finditer(regex.escape(place), source.text, pos=part.start, endpos=part.end)
+            for match in regex.finditer(regex.escape(place), source.text[part.start : part.end], overlapped=True)
         ]
         if len(found) != 1:
             many = f"stands there {len(found)} times" if found else "does not stand there"
@@ -208,18 +209,26 @@ def _locate(source: Source, place: Place) -> Span:
 
 
 def _locate_in_message(source: Source, message: int, start: int, end: int) -> Span:
-    parts = [part for part in source.parts if part.message == message and part.place.startswith("content")]
-    size = max((own + length for part in parts for _, own, length in part.blocks), default=0)
+    if not source.messages:
+        raise InputError(f"Expected a span as (start, end), since the prompt is no chat, got {(message, start, end)}.")
+    known = range(len(source.messages))
+    content = source.messages[message].get("content") if message in known else ""
+    texts = [content] if isinstance(content, str) else [part["text"] for part in content or ()]
+    size = max(map(len, texts), default=0)
     if not 0 <= start < end <= size:
-        known = sorted({part.message for part in source.parts if part.message is not None})
         raise InputError(
-            f"Expected a span within the content of a message out of {known}, start before end, got message {message}, "
-            f"characters {start} to {end} of {size}."
+            f"Expected a span within the content of a message from 0 to {known[-1]}, start before end, got message "
+            f"{message}, characters {start} to {end} of {size}."
         )
-    found = next((span for part in parts if (span := part.read(start, end))), None)
-    if found is None:
-        raise InputError(f"The template leaves out characters {start} to {end} of message {message}. Give others.")
-    return found
+    for number, text in enumerate(texts):
+        place = "content" if isinstance(content, str) else f"content[{number}].text"
+        for part in source.parts:
+            if (part.message, part.place) != (message, place) or (found := part.read(start, end)) is None:
+                continue
+            own = part.own(*found) or (end, end)
+            if not text[start : own[0]].strip() and not text[own[1] : end].strip():
+                return found
+    raise InputError(f"The template leaves out some of characters {start} to {end} of message {message}. Give others.")
 
 
 def _with_rest(part: Part, chosen: list[Segment]) -> list[Segment]:

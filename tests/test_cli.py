@@ -133,7 +133,7 @@ def test_version_and_help(cli) -> None:
         (["explain", PROMPT, "--save", ""], "the name of a file"),
         (["explain", "hi \ud800"], "half of one"),
         (["explain", PROMPT, "--model", "/tmp/\x1b]0;owned\x07no"], "␛]0;owned␇no"),
-        (["explain"], "Missing argument"),
+        (["explain"], "either a prompt or --chat FILE"),
         (["explode"], "No such command"),
     ],
 )

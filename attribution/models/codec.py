@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
 from typing import Any, cast
 
-from attribution.chat import Chat, find_parts
+from attribution.alignment import UNKNOWN, align
+from attribution.chat import Chat
 from attribution.errors import InputError, ModelError
+from attribution.marking import find_parts
 from attribution.prompt import Encoding
 from attribution.source import Source, Span
 
@@ -100,7 +102,7 @@ class Codec:
 
         Raises `InputError` where there is no template, and where the template refuses the chat.
         """
-        template = getattr(self.tokenizer, "chat_template", None)
+        template = chat.options.get("chat_template") or getattr(self.tokenizer, "chat_template", None)
         if not template:
             raise InputError(
                 "This model's tokenizer has no chat template, so that it reads plain text only. Pass the prompt as one "
@@ -130,21 +132,31 @@ class Codec:
         A character that is split over several tokens belongs to the first of them; the others add nothing. Bytes that
         are no character are each a replacement character.
         """
-        before = list(prompt[-_CONTEXT:])
         texts = [""] * len(output)
-        written, opened = self.decode(before), 0
+        window = self._window(prompt)
+        written, opened, first = self.decode(window), 0, -1
         for end in range(1, len(output) + 1):
-            text = self.decode([*before, *output[:end]])
-            if text.endswith(_HALF) and end < len(output):
+            added = self.decode([*window, *output[opened:end]])[len(written) :]
+            if added and first < 0:
+                size = len(added.encode(errors="surrogatepass"))
+                hides_bytes = len(added) == 1 and size <= end - opened  # until the last of a character
+                first = end - size if hides_bytes else end - 1
+            if not added or (added.endswith(_HALF) and end < len(output)):
                 continue
-            added = text[len(written) :]
             whole = added.lstrip(_HALF)
-            if opened == end - 1 or len(whole) in (0, len(added)):
-                texts[opened] = added
-            else:  # bytes that never became a character, and then another token
-                texts[opened], texts[end - 1] = added.removesuffix(whole), whole
-            written, opened = text, end
+            if first < end - 1 and 0 < len(whole) < len(added):  # bytes that never became a character, and a token
+                texts[first], texts[end - 1] = added.removesuffix(whole), whole
+            else:
+                texts[first] = added
+            window = self._window([*window, *output[opened:end]])
+            written, opened, first = self.decode(window), end, -1
         return texts
+
+    def _window(self, ids: Sequence[int]) -> list[int]:
+        """The last ids, as many as tell how the text goes on; they begin with a whole character."""
+        counts = range(_CONTEXT, _CONTEXT + 4)  # a character has four bytes at most
+        whole = (count for count in counts if not self.decode(ids[-count:]).startswith(_HALF))
+        return list(ids[-next(whole, _CONTEXT) :])
 
     # Special ids
 
@@ -186,12 +198,9 @@ class Codec:
         first = next((at for at in range(len(ids) - len(plain) + 1) if ids[at : at + len(plain)] == plain), 0)
         special = tuple(not first <= index < first + len(plain) for index in range(len(ids)))
         said = self.output_texts((), plain)
-        places = _places(_whole(text), "".join(said))
-        offsets: list[Span] = [(0, 0)] * first
-        start = 0
-        for piece in said:
-            offsets.append((places[start], places[start + len(piece)]))
-            start += len(piece)
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        said = [UNKNOWN if token == unknown else piece for token, piece in zip(plain, said, strict=True)]
+        offsets = [(0, 0)] * first + _offsets(_whole(text), said)
         offsets += [(len(text), len(text))] * (len(ids) - len(offsets))
         return Encoding(ids, tuple(offsets), special, aligned=True)
 
@@ -201,16 +210,22 @@ def _whole(text: str) -> str:
     return _SURROGATE.sub(_HALF, text)
 
 
-def _places(text: str, said: str) -> list[int]:
-    """For every character of what the ids say, and for its end, the place in the text that it stands for."""
-    if said == text:
-        return list(range(len(text) + 1))
-    found = [0] * (len(said) + 1)
-    for block in SequenceMatcher(None, text, said, autojunk=False).get_matching_blocks():
-        for offset in range(block.size):
-            found[block.b + offset] = block.a + offset
-    found[len(said)] = len(text)
-    reached = 0
-    for place, known in enumerate(found):
-        reached = found[place] = max(reached, known)
-    return found
+def _offsets(text: str, said: Sequence[str]) -> list[Span]:
+    """The characters of a text that pieces of another, which says the same, stand for."""
+    places = align(text, "".join(said))
+    following = [len(text)] * (len(places) + 1)
+    for at in range(len(places) - 1, -1, -1):
+        following[at] = following[at + 1] if places[at] < 0 else places[at]
+    offsets: list[Span] = []
+    reached = at = 0
+    for piece in said:
+        known = [place for place in places[at : at + len(piece)] if place >= 0]
+        at += len(piece)
+        start, end = (known[0], known[-1] + 1) if known else (reached, reached)
+        if piece == UNKNOWN:
+            end = start + len(text[start : following[at]].rstrip())
+        while end > start and unicodedata.combining(text[end : end + 1] or " "):
+            end += 1
+        offsets.append((start, end))
+        reached = end
+    return offsets

@@ -1,0 +1,309 @@
+"""Marking: where the texts of a chat stand in what a template makes of them.
+
+Templates are programs: they trim, drop, repeat and quote what they are given. So they are run a second time over
+messages whose texts carry marks, and where taking the marks out leaves what the first run wrote, the marks tell exactly
+where each text went. Nothing is guessed from the text itself unless a template notices the marks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice, pairwise
+from typing import Any
+
+from jinja2 import Environment
+
+from attribution.alignment import align
+from attribution.chat import Chat, Text, all_texts, copied, put
+from attribution.errors import InputError
+from attribution.source import Part, Source, Span
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""Roles that a template need not name to know them."""
+
+_PRIVATE = re.compile("[\U000f0000-\U0010ffff]")  # characters that mean nothing to anybody
+_SIGN = re.compile(r"[^\w\s]")
+
+Render = Callable[[list[dict[str, Any]], Any], str]
+"""What a template makes of messages and tools."""
+
+_END = sys.maxsize
+
+Block = tuple[int, int, int]
+"""Characters that stand for a person's: where in what is read, where in their text, and how many."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A stretch of a text that a template shows or drops as a whole; `text` is the text's index."""
+
+    text: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A piece, and the characters of what is read that it stands in; `guessed` where no mark told."""
+
+    start: int
+    end: int
+    piece: _Piece
+    guessed: bool = False
+
+
+def find_parts(chat: Chat, render: Render, template: str) -> Source:
+    """What the template makes of the chat, and where in it the person's texts stand.
+
+    `template` is its source. Raises `InputError` for a role that it does not know, and where it does not show a
+    message.
+    """
+    for index, message in enumerate(chat.messages):
+        role = message["role"]
+        if role not in ROLES and f"'{role}'" not in template and f'"{role}"' not in template:
+            raise InputError(
+                f"Expected message {index} to have a role out of {', '.join(ROLES)}, or one that the chat template "
+                f"knows, got {role!r}."
+            )
+    plain = render(copied(chat.messages), copied(chat.tools))
+    texts = list(all_texts(chat))
+    found = _Marking(chat, texts, render, plain, template).find()
+    parts = tuple(_joined(texts, found, plain))
+    shown = {part.message for part in parts}
+    for index, message in enumerate(chat.messages):
+        if index not in shown and message["role"] != "assistant" and any(text.message == index for text in texts):
+            raise InputError(
+                f"The chat template does not show message {index} (role {message['role']!r}). Leave it out, or give it "
+                f"a role that the template knows, or its content as {_other_content(message.get('content'))}."
+            )
+    return Source(plain, parts, tokenizer_adds=False, left_out=_left_out(texts, parts), messages=tuple(chat.messages))
+
+
+class _Marking:
+    """Runs of a template over marked texts."""
+
+    def __init__(self, chat: Chat, texts: Sequence[Text], render: Render, plain: str, template: str) -> None:
+        self._chat, self._texts, self._render, self._plain = chat, texts, render, plain
+        self._literals = _literals(template)
+        self._taken = set(_PRIVATE.findall(plain + "".join(text.text for text in texts)))
+
+    def find(self) -> list[_Found]:
+        """Where the texts stand in what is read, in order, in one piece each or in several."""
+        whole = [[_Piece(index, 0, len(text.text))] for index, text in enumerate(self._texts)]
+        found = self._best(whole)
+        shown = {each.piece.text for each in found or ()}
+        # The template may take a text apart.
+        cut = [pieces if pieces[0].text in shown else self._cut(pieces[0]) for pieces in whole]
+        if cut != whole:
+            again = self._best(cut)
+            found = found if again is None else again
+        if found is None:  # it notices some marks: one text at a time then
+            found = [each for pieces in whole for each in self._alone(pieces)]
+        in_order: list[_Found] = []
+        for each in sorted(found, key=lambda each: (each.start, each.guessed, each.end)):
+            if max(each.start, in_order[-1].end if in_order else 0) < each.end and (
+                not in_order or in_order[-1].end <= each.start  # what was guessed may stand within something else
+            ):
+                in_order.append(each)
+        return in_order
+
+    def _best(self, pieces: Sequence[Sequence[_Piece]]) -> list[_Found] | None:
+        """Where these pieces stand, each with as much of the white space around it as the template leaves."""
+        found = self._run(pieces)
+        if found is not None:
+            return found
+        best = [self._trimmed(each) for each in pieces]
+        found = self._run(best)
+        for index, each in enumerate(pieces if found is not None else ()):
+            for left, right in ((False, False), (False, True), (True, False)):
+                option = self._trimmed(each, left, right)
+                if option == best[index]:
+                    break
+                again = self._run([*best[:index], option, *best[index + 1 :]])
+                if again is not None:
+                    best[index], found = option, again
+                    break
+        return found
+
+    def _alone(self, pieces: Sequence[_Piece]) -> list[_Found]:
+        """Where one text stands; the one place that reads like it where the template notices its marks too."""
+        cut = self._cut(pieces[0])
+        tried = [self._best([pieces]), self._best([cut]) if cut != pieces else None]
+        if any(found is not None for found in tried):
+            return next((found for found in tried if found), [])
+        core = self._trimmed(pieces)
+        return self._search(core) or self._search(self._trimmed(cut))
+
+    def _run(self, pieces: Sequence[Sequence[_Piece]]) -> list[_Found] | None:
+        """Where these pieces stand; None where the template says something else of marked texts."""
+        messages, tools = copied(self._chat.messages), copied(self._chat.tools)
+        flat = [piece for each in pieces for piece in each]
+        marks = list(islice((mark for mark in map(chr, _marks()) if mark not in self._taken), 2 * len(flat)))
+        if len(marks) < 2 * len(flat):
+            return None
+        marked: dict[int, list[str]] = defaultdict(list)
+        reached: dict[int, int] = {}
+        for number, piece in enumerate(flat):
+            own = self._texts[piece.text].text
+            before = own[reached.get(piece.text, 0) : piece.start]
+            marked[piece.text] += [before, marks[2 * number], own[piece.start : piece.end], marks[2 * number + 1]]
+            reached[piece.text] = piece.end
+        for index, written in marked.items():
+            text = self._texts[index]
+            all_of_it = "".join(written) + text.text[reached[index] :]
+            put(tools if text.message is None else messages[text.message], text.way, all_of_it)
+        try:
+            return self._read(self._render(messages, tools), flat, marks)
+        except InputError:  # the plain texts passed: it is the marks that it refuses
+            return None
+
+    def _read(self, written: str, pieces: Sequence[_Piece], marks: Sequence[str]) -> list[_Found] | None:
+        numbers = {mark: number for number, mark in enumerate(marks)}
+        found: list[_Found] = []
+        opened: dict[int, int] = {}
+        kept: list[str] = []
+        reached = length = 0
+        for match in _PRIVATE.finditer(written):
+            number = numbers.get(match.group())
+            if number is None:
+                continue
+            kept.append(written[reached : match.start()])
+            length, reached = length + len(kept[-1]), match.end()
+            if number % 2 == 0:
+                opened[number // 2] = length
+            elif number // 2 in opened:
+                found.append(_Found(opened.pop(number // 2), length, pieces[number // 2]))
+        kept.append(written[reached:])
+        return found if "".join(kept) == self._plain else None
+
+    def _cut(self, piece: _Piece) -> list[_Piece]:
+        """The pieces of a text around what the template may look for in it, "</think>" for instance."""
+        own = self._texts[piece.text].text
+        matches = re.finditer("|".join(map(re.escape, self._literals)) or r"(?!)", own)
+        edges = [0, *(edge for match in matches for edge in match.span()), len(own)]
+        found = [
+            _Piece(piece.text, start, end) for start, end in list(pairwise(edges))[::2] if own[start:end].strip()
+        ]
+        return found or [piece]
+
+    def _trimmed(self, pieces: Sequence[_Piece], left: bool = True, right: bool = True) -> list[_Piece]:
+        """The pieces without the white space before and after them."""
+        found: list[_Piece] = []
+        for piece in pieces:
+            own = self._texts[piece.text].text[piece.start : piece.end]
+            start = piece.start + (len(own) - len(own.lstrip())) * left
+            end = piece.end - (len(own) - len(own.rstrip())) * right
+            if start < end:
+                found.append(_Piece(piece.text, start, end))
+        return found
+
+    def _search(self, pieces: Sequence[_Piece]) -> list[_Found]:
+        """Pieces that stand in what is read exactly once, as they are."""
+        found: list[_Found] = []
+        for piece in pieces:
+            own = self._texts[piece.text].text[piece.start : piece.end]
+            start = self._plain.find(own)
+            if start >= 0 and self._plain.find(own, start + 1) < 0:
+                found.append(_Found(start, start + len(own), piece, guessed=True))
+        return found
+
+
+def _marks() -> Iterator[int]:
+    """The numbers of characters for private use, which are also what they are in every normal form."""
+    yield from range(0xF0000, 0xFFFFE)
+    yield from range(0x100000, 0x10FFFE)
+
+
+@cache
+def _literals(template: str) -> list[str]:
+    """What a template compares texts with, or looks for in them; the longest first."""
+    values = {token.value for token in Environment().lexer.tokenize(template) if token.type == "string"}
+    return sorted((value for value in values if len(value) > 1 and _SIGN.search(value)), key=len, reverse=True)
+
+
+def _joined(texts: Sequence[Text], found: Sequence[_Found], plain: str) -> Iterator[Part]:
+    """One part for pieces of a text that stand as they stood in it; what was between them, and around, is theirs."""
+    blocks: list[Block] = []
+    reached = first = 0
+    exact = True
+    for number, each in enumerate(found):
+        start, end, piece = each.start, each.end, each.piece
+        text = texts[piece.text]
+        own = text.text
+        if not blocks:  # a literal at the beginning of the text
+            lead = own[: piece.start].lstrip()
+            first = start - len(lead) if plain.endswith(lead, reached, start) else start
+            blocks += [(first, piece.start - len(lead), len(lead))] * (first < start)
+            exact = True
+        blocks += _blocks(own[piece.start : piece.end], plain[start:end], start, piece.start)
+        exact &= not each.guessed and own[piece.start : piece.end] == plain[start:end]
+        reached = end
+        following = found[number + 1] if number + 1 < len(found) else None
+        rest = len(own)
+        if following is not None and following.piece.text == piece.text and following.piece.start >= piece.end:
+            rest = following.piece.start
+            if following.start >= end and plain[end : following.start] == own[piece.end : rest]:
+                blocks += [(end, piece.end, rest - piece.end)] * (rest > piece.end)
+                continue
+        ceiling = following.start if following is not None else len(plain)
+        tail = own[piece.end :].rstrip()
+        if tail and rest == len(own) and plain.startswith(tail, end, ceiling):
+            blocks.append((end, piece.end, len(tail)))
+            reached = end + len(tail)
+        yield Part(first, reached, text.role, text.message, text.place, tuple(_merged(blocks)), exact)
+        blocks = []
+
+
+def _blocks(own: str, read: str, at: int, start: int) -> list[Block]:
+    """The characters of a text that stand in what is read, one by one or together."""
+    if own == read:
+        return [(at, start, len(own))]
+    return [(at + number, start + place, 1) for number, place in enumerate(align(own, read)) if place >= 0]
+
+
+def _merged(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Blocks that go on where the one before ended, as one."""
+    last: Block | None = None
+    for block in blocks:
+        if last is not None and (last[0] + last[2], last[1] + last[2]) == block[:2]:
+            last = (last[0], last[1], last[2] + block[2])
+            continue
+        if last is not None:
+            yield last
+        last = block
+    if last is not None:
+        yield last
+
+
+def _left_out(texts: Sequence[Text], parts: Sequence[Part]) -> tuple[tuple[int | None, str, int, int], ...]:
+    """The stretches of texts that stand nowhere in what is read, but for names and white space."""
+    shown: dict[tuple[int | None, str], list[Span]] = defaultdict(list)
+    for part in parts:
+        shown[part.message, part.place] += _shown(part)
+    found: list[tuple[int | None, str, int, int]] = []
+    for text in texts:
+        reached = 0
+        for start, end in [*sorted(shown[text.message, text.place]), (len(text.text), len(text.text))]:
+            if text.text[reached:start].strip() and text.way != ("name",):
+                found.append((text.message, text.place, reached, start))
+            reached = max(reached, end)
+    return tuple(found)
+
+
+def _shown(part: Part) -> Iterator[Span]:
+    """The stretches of a text that a part shows, maybe in other characters."""
+    edges = [(part.start, 0, 0), *part.blocks, (part.end, _END, 0)]
+    for (at, own, length), (next_at, next_own, next_length) in pairwise(edges):
+        if next_at > at + length:
+            yield own + length, next_own
+        if next_length:
+            yield next_own, next_own + next_length
+
+
+def _other_content(content: Any) -> str:
+    return '[{"type": "text", "text": "..."}]' if isinstance(content, str) else "one text"

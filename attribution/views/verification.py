@@ -1,0 +1,167 @@
+"""A verification in a terminal: the verdict in words, the two halves in numbers, and the units it is about.
+
+As in the view of a result, no text is parsed as markup, and nothing in it reaches the terminal but as a visible mark.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from attribution.views.text import LISTED, plain, visible
+
+_NAME = 60  # cells at most for the name of a unit
+_HALVES = (("lost when removed", "removed"), ("won when kept alone", "alone"))
+
+
+class VerificationView:
+    """A verification for the terminal: `rich` prints it with colours, `str` gives plain text.
+
+    `payload` is the dict of a verification.
+    """
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self._payload = payload
+        self._result: Mapping[str, Any] = payload["result"]
+        self._count = len(payload["strongest"])
+        self._names = _names(self._result["units"])
+        self._largest = max(abs(payload[half]["effect"]) for _, half in _HALVES)
+
+    def __str__(self) -> str:
+        return plain(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield self._sentence()
+        yield Text()
+        yield self._table()
+        yield from self._levels()
+        yield Text()
+        yield from self._strongest()
+        yield from self._remarks()
+
+    def _sentence(self) -> Text:
+        """The verdict, and why."""
+        text = Text(style="bold")
+        if self._payload["held"] is None:
+            text.append(f"Whether the explanation holds for {self._asked()} cannot be told:")
+            return text.append(f" {self._too_few()}", Style(bold=False))
+        text.append(f"The explanation {self._payload['verdict'].partition(':')[0]} for {self._asked()}:")
+        necessary, sufficient = self._payload["necessary"], self._payload["sufficient"]
+        if self._count > 1:
+            named, chance = f"its {self._count} strongest {self._kinds()}", "random ones"
+            missed = f"are {'' if necessary else 'not clearly '}missed more than {chance}"
+            alone = f"they {'bring' if sufficient else 'do not clearly bring'} more than {chance}"
+        else:
+            named, chance = f"its strongest {self._kinds()}", "a random one"
+            missed = f"is {'' if necessary else 'not clearly '}missed more than {chance}"
+            alone = f"it {'brings' if sufficient else 'does not clearly bring'} more than {chance}"
+        joined = "and" if necessary == sufficient else "but"
+        told = f" {named} {missed} when removed, {joined} {alone} when kept alone."
+        if sufficient and not necessary and self._payload["drop"] < self._payload["kept"] / 2:
+            told += " Others may do the same work."
+        return text.append(told, Style(bold=False))
+
+    def _too_few(self) -> str:
+        """Why it cannot be told, and what to do about that."""
+        asked, exist = len(self._payload["sets"]), self._payload["n_sets"]
+        if exist > asked:
+            return f"{asked} random sets are too few. Take a larger n_random."
+        are = "is" if exist == 1 else "are"
+        other = "no other set" if exist == 0 else f"only {exist} other set{'s' * (exist != 1)}"
+        return f"there {are} {other} of {self._count} {self._kinds()}, too few. Take another top, or smaller units."
+
+    def _table(self) -> Table:
+        """Both halves, beside what random sets did."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column(f"in {visible(self._payload['unit'])}")
+        for title in ("strongest", "random", "95% of random", "p"):
+            table.add_column(title, justify="right")
+        for title, half in _HALVES:
+            trial = self._payload[half]
+            mean, between = "–", "–"
+            if trial["mean"] is not None:
+                mean = _number(trial["mean"], self._largest)
+                between = " to ".join(_number(end, self._largest) for end in trial["interval"])
+            effect = Text(_number(trial["effect"], self._largest), "bold" if trial["holds"] else "")
+            table.add_row(title, effect, mean, between, f"{trial['p']:.3f}")
+        return table
+
+    def _levels(self) -> Iterator[Text]:
+        """The numbers that these are differences of."""
+        payload = self._payload
+        numbers = {
+            "whole prompt": payload["full"],
+            "without these": payload["removed"]["value"],
+            "these alone": payload["alone"]["value"],
+            "nothing": payload["nothing"],
+        }
+        yield Text(" · ".join(f"{name} {_number(n, self._largest)}" for name, n in numbers.items()), style="dim")
+        if payload["share"] is not None:
+            named = "Alone they bring" if self._count > 1 else "Alone it brings"
+            yield Text(f"{named} {payload['share']:.0%} of what the whole prompt brings.")
+
+    def _strongest(self) -> Iterator[Text]:
+        method, payload = self._result["method"], self._payload
+        told = visible(" · ".join([method["name"], self._result["model"]["name"], self._result["target"]]))
+        yield Text(f"Strongest {self._kinds()}, in {visible(method['unit'])} ({told}):")
+        pairs = list(zip(payload["strongest"], payload["scores"], strict=True))
+        for place, (unit, score) in enumerate(pairs[:LISTED], 1):
+            number = _number(score, abs(pairs[0][1]))
+            number = number if method["signed"] else number.removeprefix("+")
+            yield Text(f"{place:3d}  {number:>10}  {self._names[unit]}")
+        if len(pairs) > LISTED:
+            yield Text(f"    and {len(pairs) - LISTED} weaker", style="dim")
+
+    def _remarks(self) -> Iterator[Text]:
+        """What it was compared with, and what that took."""
+        payload, units = self._payload, self._result["units"]
+        sizes = [unit["last_token"] - unit["first_token"] for unit in units]
+        own = sum(sizes[unit] for unit in payload["strongest"])
+        told = "compared with nothing"
+        if payload["sets"]:
+            each = sorted(sum(sizes[unit] for unit in chosen) for chosen in payload["sets"])
+            tokens = f"{each[0]} to {each[-1]}" if each[0] < each[-1] else f"{each[0]}"
+            which = "all other" if len(each) == payload["n_sets"] else "random"
+            told = f"compared with {which} sets of {self._count} {self._kinds()}: {len(each)}"
+            told += f", of {tokens} tokens (the strongest: {own})"
+        forwards = payload["cost"]["forwards"]
+        yield Text(f"    {told} · {forwards} forward{'s' * (forwards != 1)}", style="dim")
+
+    def _asked(self) -> str:
+        outputs, chosen = self._result["outputs"], self._payload["outputs"]
+        if len(set(chosen)) == len(outputs):
+            return "the output"
+        return repr(visible("".join(outputs[o]["text"] for o in chosen)).strip())
+
+    def _kinds(self) -> str:
+        """What the strongest units are: "word", or "words"."""
+        kind = visible(self._result["granularity"])
+        return kind if self._count == 1 else f"{kind}{'es' if kind.endswith('ch') else 's'}"
+
+
+def _number(number: float, largest: float) -> str:
+    """Three decimals, or powers of ten where all numbers of that kind are small."""
+    return f"{number:+.3f}" if largest >= 0.1 else f"{number:+.2e}"
+
+
+def _names(units: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What every unit is called, repeated names told apart by their place: "apples (2 of 2)"."""
+    names = [visible(unit["name"] or unit["text"].strip() or unit["text"]) for unit in units]
+    count, seen = Counter(names), Counter[str]()
+    numbered: list[str] = []
+    for name in names:
+        seen[name] += 1
+        place = f" ({seen[name]} of {count[name]})" if count[name] > 1 else ""
+        numbered.append(_cut(name) + place)
+    return numbered
+
+
+def _cut(name: str) -> str:
+    return name if cell_len(name) <= _NAME else set_cell_size(name, _NAME - 1).rstrip() + "…"
