@@ -20,12 +20,16 @@ from sentencex import segment as split_sentences
 
 from attribution.errors import InputError
 
-# An address in one piece; letters with full stops ("e.g."); a word or number with its marks, inner apostrophes, hyphens
-# and decimal points; or one other character as it is seen. Invisible characters go with what follows, or is around them.
+# Addresses end before the marks of a sentence, of Chinese and Japanese anywhere.
+_ADDRESS: Any = regex.compile(
+    r"""(?:(?:https?|ftp|file)://|\bwww\.)[^\s\x1c-\x1f<>"'`，。、！？；：「」『』（）【】《》]+(?<![.,;:!?)\]}])
+    | (?<![\w.%+-])[a-zA-Z0-9._%+-]{1,64}+@[\w-]+(?:\.[\w-]+)+""",
+    regex.VERBOSE,
+)
+# Letters with full stops ("e.g."); a word or number with its marks, inner apostrophes, hyphens and decimal points; or
+# one other character as it is seen. Invisible characters go with the word that they are in or before.
 _WORD: Any = regex.compile(
-    r"""(?P<address>(?:(?:https?|ftp|file)://|www\.)[^\s\x1c-\x1f<>"'`，。、！？；：「」『』（）【】《》]+(?<![.,;:!?)\]}])
-        | [\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+)
-    | (?<![\w.])(?:\p{L}\.){2,}(?!\w)
+    r"""(?<![\w.])(?:\p{L}\.){2,}(?!\w)
     | [\p{Cf}--\u200b]*[\w\p{M}][\w\p{M}[\p{Cf}--\u200b]]*
         (?:(?:['’-]|(?<=\d)[.,](?=\d))[\w\p{M}][\w\p{M}[\p{Cf}--\u200b]]*)*
     | [\p{Cf}--\u200b]*(?![\s\x1c-\x1f])\X
@@ -50,14 +54,12 @@ _LABEL: Any = regex.compile(r"[ \t]*(?:[#>*_]+[ \t]*)?(\p{L}[\p{L}\p{M}' -]{0,30
 def word_spans(text: str) -> tuple[tuple[int, int], ...]:
     """The words of a text, without the white space between them: words, numbers, addresses, and single marks."""
     found: list[tuple[int, int]] = []
-    for match in _WORD.finditer(text):
-        start, end = match.span()
-        if match.lastgroup != "address" and _UNSPACED.search(match.group()):
-            for part in WordBreaker(match.group(), "en"):
-                found.append((start, start + len(part)))
-                start += len(part)
-        else:
-            found.append((start, end))
+    reached = 0
+    for address in _ADDRESS.finditer(text):
+        found += _plain_words(text, reached, address.start())
+        found.append(address.span())
+        reached = address.end()
+    found += _plain_words(text, reached, len(text))
     return tuple(found)
 
 
@@ -175,6 +177,18 @@ CUTS: dict[str, Callable[[str], list[int]]] = {
     "example": example_cuts,
 }
 """What a text can be divided into, by name: the positions in it, in order, where it is cut."""
+
+
+def _plain_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The words of a stretch without addresses; where a script writes no space, those of a dictionary."""
+    for match in _WORD.finditer(text, start, end):
+        if not _UNSPACED.search(match.group()):
+            yield match.span()
+            continue
+        reached = match.start()
+        for part in WordBreaker(match.group(), "en"):
+            yield reached, reached + len(part)
+            reached += len(part)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -50,62 +50,6 @@ def test_two_changes_where_one_does_not_suffice(demo: LocalModel) -> None:
     found = at.counterfactuals(demo, APPLES, given)
     assert [sorted(change.alternative for change in each.changes) for each in found.found] == [["Sam", "oranges"]]
     assert found.found[0].prompt == both
-    assert found.tried == 6
-    for each in found.found:
-        change = each.changes[0]
-        assert found.attribution.units[change.unit].text == change.text
-        assert each.prompt == APPLES.replace(change.text, change.alternative)
-        assert each.output.replace("<eos>", "").strip() == says(demo, each.prompt)
-        assert each.change < 0
-
-
-def test_two_changes_where_one_does_not_suffice(demo: LocalModel) -> None:
-    given = {"Tom": ["Sam"], (49, 55): ["oranges"], "and": ["while"]}
-    person = APPLES.replace("Tom", "Sam")
-    thing = f"{STORY} How many oranges does Sam have?"
-    both = person.replace("many apples", "many oranges")
-    assert says(demo, person) == says(demo, thing) == says(demo, APPLES)
-    assert says(demo, both) == "The answer is 5."
-    found = at.counterfactuals(demo, APPLES, given)
-    assert [sorted(change.alternative for change in each.changes) for each in found.found] == [["Sam", "oranges"]]
-    assert found.found[0].prompt == both
-    assert found.tried == 6
-    for each in found.found:
-        change = each.changes[0]
-        assert found.attribution.units[change.unit].text == change.text
-        assert each.prompt == APPLES.replace(change.text, change.alternative)
-        assert each.output.replace("<eos>", "").strip() == says(demo, each.prompt)
-        assert each.change < 0
-
-
-def test_two_changes_where_one_does_not_suffice(demo: LocalModel) -> None:
-    given = {"Tom": ["Sam"], (49, 55): ["oranges"], "and": ["while"]}
-    person = APPLES.replace("Tom", "Sam")
-    thing = f"{STORY} How many oranges does Sam have?"
-    both = person.replace("many apples", "many oranges")
-    assert says(demo, person) == says(demo, thing) == says(demo, APPLES)
-    assert says(demo, both) == "The answer is 5."
-    found = at.counterfactuals(demo, APPLES, given)
-    assert [sorted(change.alternative for change in each.changes) for each in found.found] == [["Sam", "oranges"]]
-    assert found.found[0].prompt == both
-    assert found.tried == 6
-    for each in found.found:
-        change = each.changes[0]
-        assert found.attribution.units[change.unit].text == change.text
-        assert each.prompt == APPLES.replace(change.text, change.alternative)
-        assert each.output.replace("<eos>", "").strip() == says(demo, each.prompt)
-        assert each.change < 0
-
-
-def test_two_changes_where_one_does_not_suffice(demo: LocalModel) -> None:
-    given = {(10, 16): ["pears"], "oranges": ["apples"], "and": ["while"]}
-    changed = {"pears": APPLES.replace("apples", "pears", 1), "apples": APPLES.replace("oranges", "apples")}
-    assert all(says(demo, text) == says(demo, APPLES) for text in changed.values())
-    both = changed["pears"].replace("oranges", "apples")
-    assert says(demo, both) == "The answer is 5."
-    found = at.counterfactuals(demo, APPLES, given)
-    assert {change.alternative for change in found.found[0].changes} == {"pears", "apples"}
-    assert found.found[0].prompt == both
     assert found.tried == 6  # three alone, and three pairs
     assert "With 2 changes" in str(found)
     assert at.counterfactuals(demo, APPLES, given, max_changes=1).found == ()
