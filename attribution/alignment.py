@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 UNKNOWN = "\uffff"
 """Stands in what is read for what cannot be read from it."""
@@ -42,7 +42,7 @@ def align(own: str, read: str) -> list[int]:
         found = _alike(ours, _folded([_unescaped(text) for text in escapes]))
         spelled = spelled if found is None else escapes
     if found is None:
-        found = _in_step(ours, _folded(spelled))
+        found = _in_step(own, ours, _folded(spelled))
     own_places = _spread(own, [_unescaped(text) for text in spelled], found)
     return [place for place, text in zip(own_places, spelled, strict=True) for _ in text]
 
@@ -54,7 +54,7 @@ def _alike(ours: Folded, theirs: Folded) -> dict[int, int] | None:
     return dict(zip(reversed(theirs[1]), reversed(ours[1]), strict=True))  # the first, where there are several
 
 
-def _in_step(ours: Folded, theirs: Folded) -> dict[int, int]:
+def _in_step(text: str, ours: Folded, theirs: Folded) -> dict[int, int]:
     """The place in our text for those in another where both go on alike."""
     found: dict[int, int] = {}
     (own, our_places), (read, their_places) = ours, theirs
@@ -72,8 +72,11 @@ def _in_step(ours: Folded, theirs: Folded) -> dict[int, int]:
                 last += 1
             behind = read[last : last + _ENOUGH].split(UNKNOWN)[0]
             end = own.find(behind, i) if behind else len(own)
-            for number in range(last - j):  # as many characters, or the first stands for all
-                found[their_places[j + number]] = our_places[i + number * (end - i == last - j)]
+            hidden = our_places[i : max(i + 1, end)]
+            starts = [hidden[0], *(b for a, b in pairwise(hidden) if text[a + 1 : b].isspace())]
+            if len(starts) != last - j:  # not as many words; as many characters, or the first stands for all
+                starts = hidden if len(hidden) == last - j else hidden[:1] * (last - j)
+            found |= zip(their_places[j:last], starts, strict=True)
             i, j = max(i, end), last
         else:
             i, j = _in_step_again(own, i, j, runs)

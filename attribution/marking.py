@@ -186,9 +186,7 @@ class _Marking:
         own = self._texts[piece.text].text
         matches = re.finditer("|".join(map(re.escape, self._literals)) or r"(?!)", own)
         edges = [0, *(edge for match in matches for edge in match.span()), len(own)]
-        found = [
-            _Piece(piece.text, start, end) for start, end in list(pairwise(edges))[::2] if own[start:end].strip()
-        ]
+        found = [_Piece(piece.text, start, end) for start, end in list(pairwise(edges))[::2] if own[start:end].strip()]
         return found or [piece]
 
     def _trimmed(self, pieces: Sequence[_Piece], left: bool = True, right: bool = True) -> list[_Piece]:

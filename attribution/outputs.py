@@ -39,6 +39,8 @@ def find_outputs(texts: Sequence[str], outputs: Outputs = None, units: str = "to
             raise InputError(f"Expected a part of the output {whole!r}, got {outputs!r}.")
         chosen = _overlapping(texts, [(start, start + len(outputs))])
     elif isinstance(outputs, (re.Pattern, regex.Pattern)):
+        if not isinstance(cast(Any, outputs).pattern, str):
+            raise InputError(f"Expected a regular expression for text, got one for bytes: {outputs!r}.")
         spans = [match.span() for match in cast(Any, outputs).finditer(whole) if match.end() > match.start()]
         if not spans:
             raise InputError(f"Expected a pattern that matches a part of the output {whole!r}, got {outputs!r}.")
@@ -58,7 +60,7 @@ def _check_indices(outputs: Any, count: int) -> list[int]:
         indices = [count if isinstance(index, bool) else operator.index(index) for index in given]
     except TypeError:
         indices = [count]
-    if not all(-count <= index < count for index in indices):
+    if not indices or not all(-count <= index < count for index in indices):
         raise InputError(
             f"Expected indices of output tokens from 0 to {count - 1}, or a part of the output, got {outputs!r}."
         )

@@ -11,7 +11,7 @@ from typing import Any, cast
 from attribution.errors import InputError
 from attribution.segments import CUTS
 from attribution.source import Part, Source, Span, text_source
-from attribution.units import Division
+from attribution.units import Division, Segment
 
 LEVELS = ("message", "paragraph", "line", "sentence", "word")
 """What units belong to, from coarse to fine."""
@@ -104,10 +104,10 @@ def divide(source: Source, encoding: Encoding, division: Division) -> Prompt:
     A token belongs to the unit that holds its first visible character, a token of white space alone to the unit of its
     first character. A character that a tokenizer split over several tokens belongs to the first of them, and these
     belong together unless units are tokens. Special tokens are units of their own, and so is what a template wrote
-    between two texts.
+    between two texts. Other text that no token stands for goes with the unit before it.
 
-    Raises `InputError` where nothing of a person's text is left after tokenization, and where the division does not
-    fit the text.
+    Raises `InputError` where nothing of a person's text is left after tokenization, where the division does not fit
+    the text, and where a span was asked about that no token belongs to.
     """
     if all(encoding.special):
         raise InputError(f"Expected a prompt with at least one token, but the tokenizer made none of {source.text!r}.")
@@ -115,6 +115,7 @@ def divide(source: Source, encoding: Encoding, division: Division) -> Prompt:
     starts = [segment.start for segment in segments]
     spans = _without_overlap(encoding)
     owners = [bisect_right(starts, place) - 1 for place in _places(source.text, encoding, spans)]
+    _check_owners(source, division, segments, {o for o, s in zip(owners, encoding.special, strict=True) if not s})
     units: list[PromptUnit] = []
     last_ordinary = max(index for index, special in enumerate(encoding.special) if not special)
     reached = first = 0
@@ -136,24 +137,21 @@ def divide(source: Source, encoding: Encoding, division: Division) -> Prompt:
             unit = PromptUnit((reached, end), (first, last), segment.special, segment.role, segment.name, segment.part)
         units.append(unit)
         reached, first = end, last
-    if all(unit.special for unit in units):
-        raise InputError(
-            "Expected a prompt with something that a person wrote, but every token of it is the template's. Write a "
-            "message with content."
-        )
     return Prompt(source.text, encoding, tuple(units), source.parts, source.tokenizer_adds)
 
 
 def nesting(prompt: Prompt) -> dict[str, list[int | None]]:
     """For each of `LEVELS`, which one every unit belongs to, counted through the prompt; None where to none.
 
-    A unit belongs to where its first visible character is.
+    A unit belongs to where its first token does, by the rule of `divide`. Texts without messages are one each.
     """
     parts = prompt.parts or text_source(prompt.text).parts
-    places = [_visible(prompt.text, unit.characters) for unit in prompt.units]
+    by_token = _places(prompt.text, prompt.encoding, _without_overlap(prompt.encoding))
+    places = [by_token[unit.tokens[0]] for unit in prompt.units]
     inside = [not unit.special or unit.role == "rest" for unit in prompt.units]
     at = [bisect_right(parts, place, key=lambda part: part.start) - 1 for place in places]
-    messages = list(accumulate((a.message != b.message for a, b in pairwise(parts)), initial=0))
+    changes = (a.message is None or a.message != b.message for a, b in pairwise(parts))
+    messages = list(accumulate(changes, initial=0))
     found: dict[str, list[int | None]] = {
         "message": [messages[part] if own else None for part, own in zip(at, inside, strict=True)]
     }
@@ -188,14 +186,18 @@ def levels(prompt: Prompt, n_more: int = 0) -> list[list[int]]:
 
 
 def _without_overlap(encoding: Encoding) -> list[Span]:
-    """The offsets, each starting no earlier than the one before it ended."""
+    """The offsets, each starting no earlier than the one before it ended.
+
+    An empty one behind a gap is that of a token which stands for the gap: white space that the tokenizer left out of
+    the token's place.
+    """
     spans: list[Span] = []
     reached = 0
     for (start, end), special in zip(encoding.offsets, encoding.special, strict=True):
-        if special or start >= end:
+        if special:
             spans.append((reached, reached))
             continue
-        start = max(start, reached)
+        start = reached if start >= end else max(start, reached)
         reached = max(reached, end)
         spans.append((start, max(start, end)))
     return spans
@@ -212,6 +214,24 @@ def _places(text: str, encoding: Encoding, spans: list[Span]) -> list[int]:
         before = max(before, _visible(text, (start, end)))
         found.append(before)
     return found
+
+
+def _check_owners(source: Source, division: Division, segments: list[Segment], owners: set[int]) -> None:
+    """Raises `InputError` where a unit that was asked for by its place has no token, and where no unit has one."""
+    asked = [index for index, segment in enumerate(segments) if not segment.special]
+    lost = [segments[index] for index in asked if index not in owners]
+    if len(lost) == len(asked) and division.name not in ("match", "span"):
+        raise InputError(
+            "Expected a prompt with something that a person wrote, but every token of it is the template's. Write a "
+            "message with content."
+        )
+    if lost and (division.name == "span" or len(lost) == len(asked)):
+        segment = lost[0]
+        raise InputError(
+            f"Expected units that the tokenizer has tokens for, but every token in "
+            f"{source.text[segment.start : segment.end]!r} (characters {segment.start} to {segment.end}) is white "
+            "space of what follows, or begins before it. Give whole words."
+        )
 
 
 def _visible(text: str, span: Span) -> int:

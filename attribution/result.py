@@ -24,7 +24,7 @@ from attribution.outputs import Outputs, find_outputs
 if TYPE_CHECKING:
     from attribution.views.text import TextView
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of `to_dict` and of saved files. A file with a higher one is refused."""
 
 Array = np.ndarray

@@ -16,14 +16,14 @@ from typing import Any
 
 import regex
 from icu4py.breakers import WordBreaker
-from sentencex import segment as split_sentences
+from sentencex import segment as split_sentences  # pyright: ignore[reportAttributeAccessIssue] - it is compiled
 
 from attribution.errors import InputError
 
 # Addresses end before the marks of a sentence, of Chinese and Japanese anywhere.
 _ADDRESS: Any = regex.compile(
     r"""(?:(?:https?|ftp|file)://|\bwww\.)[^\s\x1c-\x1f<>"'`，。、！？；：「」『』（）【】《》]+(?<![.,;:!?)\]}])
-    | (?<![\w.%+-])[a-zA-Z0-9._%+-]{1,64}+@[\w-]+(?:\.[\w-]+)+""",
+    | (?<![a-zA-Z0-9._%+-])[a-zA-Z0-9._%+-]{1,64}+@[\w-]+(?:\.[\w-]+)+""",
     regex.VERBOSE,
 )
 # Letters with full stops ("e.g."); a word or number with its marks, inner apostrophes, hyphens and decimal points; or

@@ -41,8 +41,8 @@ ENOUGH = 19
 _ROUNDING = 1e-5
 """Of the largest number that was read: what is not further apart is the same."""
 
-_DRAWS = 10
-"""Sets that are drawn for every one that is asked, the one closest in its number of tokens."""
+_DRAWS = 4
+"""Sets that are drawn for every one that is asked: the quarter that is closest in its number of tokens is."""
 
 _RECORD = ("target", "ablation", "ablate_special", "over_outputs")
 

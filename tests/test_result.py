@@ -129,7 +129,7 @@ def test_shapes_must_fit() -> None:
 
 def test_to_dict_is_json() -> None:
     content = json.loads(json.dumps(result().to_dict()))
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["scores"][0] == [0, 1, -2, 0.5]
     assert content["output_scores"][1] == [2, 0, 0]
     assert content["units"][1] == {
@@ -280,9 +280,9 @@ def test_another_safetensors_file(tmp_path) -> None:
 
 def test_a_newer_file(tmp_path) -> None:
     path = tmp_path / "r.safetensors"
-    about = {"schema": 2, "something": "new"}
+    about = {"schema": 3, "something": "new"}
     save_file({"scores": np.zeros((1, 1), np.float32)}, path, metadata={"attribution": json.dumps(about)})
-    with pytest.raises(ResultFileError, match=r"newer version \(schema 2.*pip install -U llm-attribution"):
+    with pytest.raises(ResultFileError, match=r"newer version \(schema 3.*pip install -U llm-attribution"):
         Attribution.load(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from io import StringIO
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_what_it_says() -> None:
     assert "▒" in ranking[1]
     assert ranking[1].endswith("you (1 of 2)")
     assert ranking[2].endswith("you (2 of 2)")
-    assert ranking[3].split() == ["special", "tokens,", "outside", "the", "scale:", "<bos>", "+0.250"]
+    assert ranking[3].split() == ["outside", "the", "scale:", "<bos>", "+0.250"]
 
 
 def test_bars_are_to_scale() -> None:
@@ -216,3 +217,24 @@ def test_what_a_method_found_out_about_its_own_scores() -> None:
     assert "    Yo to ! matter together (+1.000), though" in text  # output tokens are units too
     assert "    not looked into one by one: 1 token\n" in text
     assert "    partial: the budget ended first. Allow more, and resume from this result" in text
+
+
+def test_a_chat_shows_roles_and_sums_its_template() -> None:
+    words = result(granularity="list_item").units
+    roles = ("template", "system", "user", "template")
+    units = tuple(
+        dataclasses.replace(unit, role=role, special=role == "template", name="the rule" if role == "system" else "")
+        for unit, role in zip(words, roles, strict=True)
+    )
+    text = str(result(granularity="list_item", units=units, notes={"aligned": True, "half_characters": 2}))
+    assert "Strongest list items for the output" in text
+    assert "the rule  system" in text
+    assert "  user" in text
+    assert text.count("template") == 1
+    assert "found by comparing texts" in text
+    assert "half characters, read as replacement characters: 2" in text
+
+
+def test_what_a_template_leaves_out_is_said() -> None:
+    left_out = [{"message": 2, "place": "content", "start": 8, "end": 21}]
+    assert "leaves out 13 characters of message 2 (content)" in str(result(notes={"left_out": left_out}))

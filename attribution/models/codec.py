@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 from attribution.alignment import UNKNOWN, align
@@ -16,6 +17,7 @@ from attribution.source import Source, Span
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALF = "\N{REPLACEMENT CHARACTER}"
+_SPACES = ("▁", "Ġ")  # how SentencePiece and byte-level tokenizers write one
 _CONTEXT = 8  # tokens that are enough for a tokenizer to know that it is not at the start of a text
 
 
@@ -38,7 +40,7 @@ class Codec:
         ids = self.check_ids(encoded["input_ids"])
         flags = encoded.get("special_tokens_mask")
         if "offset_mapping" in encoded:
-            offsets = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])
+            offsets = self._with_marks(text, ids, [(int(start), int(end)) for start, end in encoded["offset_mapping"]])
             special = tuple(bool(flag) and start == end for flag, (start, end) in zip(flags, offsets, strict=True))
             encoding = Encoding(ids, offsets, special)
         else:
@@ -115,7 +117,7 @@ class Codec:
         options = {"continue_final_message": chat.continues, "add_generation_prompt": not chat.continues}
         try:
             return str(
-                self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **(options | chat.options))
+                self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **(options | dict(chat.options)))
             )
         except Exception as error:  # a template is a program, and fails in whatever way it likes
             raise InputError(f"The model's chat template refuses this chat: {error}") from error
@@ -144,8 +146,9 @@ class Codec:
             if not added or (added.endswith(_HALF) and end < len(output)):
                 continue
             whole = added.lstrip(_HALF)
-            if first < end - 1 and 0 < len(whole) < len(added):  # bytes that never became a character, and a token
-                texts[first], texts[end - 1] = added.removesuffix(whole), whole
+            if first < end - 1 and 0 < len(whole) < len(added):  # bytes that never became a character, and others
+                alone = (at for at in range(end - 1, first, -1) if self.decode(output[at:end]) == whole)
+                texts[first], texts[next(alone, end - 1)] = added.removesuffix(whole), whole
             else:
                 texts[first] = added
             window = self._window([*window, *output[opened:end]])
@@ -189,6 +192,14 @@ class Codec:
             wanted = {}
         return self.tokenizer(_whole(text), add_special_tokens=add_special, **wanted)
 
+    def _with_marks(self, text: str, ids: tuple[int, ...], offsets: list[Span]) -> tuple[Span, ...]:
+        """The offsets; empty for a space that the tokenizer put before a word, and that it says is the word's."""
+        for index, ((start, end), (following, _)) in enumerate(pairwise(offsets)):
+            if start == following < end and not text[start:end].isspace():
+                piece = str(self.tokenizer.convert_ids_to_tokens(ids[index]))
+                offsets[index] = (start, start) if piece in _SPACES else (start, end)
+        return tuple(offsets)
+
     def _aligned(self, text: str, ids: tuple[int, ...], add_special: bool) -> Encoding:
         """The encoding of a tokenizer without offsets: what the ids say, aligned with the text.
 
@@ -223,7 +234,7 @@ def _offsets(text: str, said: Sequence[str]) -> list[Span]:
         at += len(piece)
         start, end = (known[0], known[-1] + 1) if known else (reached, reached)
         if piece == UNKNOWN:
-            end = start + len(text[start : following[at]].rstrip())
+            end = start + len(text[start : max(start, following[at])].rstrip())
         while end > start and unicodedata.combining(text[end : end + 1] or " "):
             end += 1
         offsets.append((start, end))

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.text import Text
 
-from attribution.views.text import LISTED, NEGLIGIBLE, plain, shade, visible
+from attribution.views.text import LISTED, NEGLIGIBLE, kind, plain, seen, shade, visible
 
 _SIDES = ("first", "second")
 _NUMBER = 10  # cells for a number and the heading above it
@@ -61,13 +61,12 @@ class ComparisonView:
         prompt: str = result["prompt"]
         scores = {pair[side]: pair[f"score_{side}"] for pair in self._payload["pairs"] if pair[side] is not None}
         for index, unit in enumerate(result["units"]):
-            own = prompt[unit["start"] : unit["end"]]
-            if unit["special"] or not own.strip():
+            start, end = seen(prompt, unit["start"], unit["end"])
+            if unit["special"] or start == end:
                 continue
-            start = unit["start"] + len(own) - len(own.lstrip())
             text.append(visible(prompt[reached:start], layout=True))
-            text.append(visible(own.strip(), layout=True), shade(scores[index], self._scale))
-            reached = start + len(own.strip())
+            text.append(visible(prompt[start:end], layout=True), shade(scores[index], self._scale))
+            reached = end
         text.append(visible(prompt[reached:], layout=True))
         return text
 
@@ -86,14 +85,14 @@ class ComparisonView:
 
     def _differences(self) -> Iterator[Text]:
         """Both numbers of the pairs that are furthest apart."""
-        kind, unit_of_scores = visible(self._payload["first"]["granularity"]), visible(self._payload["unit"])
+        one, unit_of_scores = kind(self._payload["first"]["granularity"], 1), visible(self._payload["unit"])
         asked = self._asked()
         if self._scale == 0:
-            yield Text(f"No {kind} of either prompt matters for {asked}: every score is 0.")
+            yield Text(f"No {one} of either prompt matters for {asked}: every score is 0.")
             return
         listed = [pair for pair in self._ranked if abs(pair["difference"]) >= NEGLIGIBLE * self._scale][:LISTED]
         if not listed:
-            yield Text(f"No {kind} differs for {asked} by more than {NEGLIGIBLE:.0%} of the strongest score.")
+            yield Text(f"No {one} differs for {asked} by more than {NEGLIGIBLE:.0%} of the strongest score.")
             return
         measured = "as" if self._payload["share"] else "in"
         yield Text(f"Largest differences for {asked}, {measured} {unit_of_scores}:")
@@ -149,8 +148,7 @@ class ComparisonView:
             yield Text(f"    both on one scale, which ends at {end} {visible(units[0])}", style="dim")
         if self._payload["agreement"] is not None:
             both = sum(pair["kind"] in ("same", "changed") for pair in self._ranked)
-            kind = visible(first["granularity"])
-            told = f"rank correlation of the {both} {kind}s in both: {self._payload['agreement']:+.2f}"
+            told = f"rank correlation of the {both} {kind(first['granularity'], both)} in both: {self._payload['agreement']:+.2f}"
             yield Text(f"    {told}", style="dim")
         special = [pair for pair in self._payload["pairs"] if pair["special"]]
         special = [pair for pair in special if pair["score_first"] or pair["score_second"]]

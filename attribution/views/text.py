@@ -81,6 +81,20 @@ def _luminance(*rgb: int) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def seen(text: str, start: int, end: int) -> tuple[int, int]:
+    """The stretch without the white space around it; as it is where there is nothing else."""
+    own = text[start:end]
+    if not own.strip():
+        return start, end
+    return start + len(own) - len(own.lstrip()), start + len(own.rstrip())
+
+
+def kind(granularity: str, count: int) -> str:
+    """What so many units are called: "list item", or "list items"."""
+    name = visible(granularity).replace("_", " ")
+    return name if count == 1 else name + ("es" if name.endswith("ch") else "s")
+
+
 def plain(renderable: Any, width: int = 100) -> str:
     """What a pipe would get of it: no colours, no codes."""
     written = StringIO()
@@ -132,11 +146,11 @@ class TextView:
         text, reached = Text(), 0
         prompt: str = self._payload["prompt"]
         for unit, score in zip(self._payload["units"], self._scores, strict=True):
-            if unit["special"]:
-                continue
-            text.append(visible(prompt[reached : unit["start"]], layout=True))
-            text.append(visible(prompt[unit["start"] : unit["end"]], layout=True), shade(score, self._strongest))
-            reached = unit["end"]
+            start, end = seen(prompt, unit["start"], unit["end"])
+            text.append(visible(prompt[reached:start], layout=True))
+            style = Style(dim=unit["role"] == "template") if unit["special"] else shade(score, self._strongest)
+            text.append(visible(prompt[start:end], layout=True), style)
+            reached = end
         text.append(visible(prompt[reached:], layout=True))
         return text
 
@@ -156,27 +170,35 @@ class TextView:
 
     def _ranking(self) -> Iterator[Text]:
         units = self._payload["units"]
-        kind, unit_of_scores = visible(self._payload["granularity"]), visible(self._payload["method"]["unit"])
+        granularity, unit_of_scores = self._payload["granularity"], visible(self._payload["method"]["unit"])
         asked = "the output"
         if len(self._outputs) < len(self._payload["outputs"]):
             asked = repr(visible("".join(self._payload["outputs"][o]["text"] for o in self._outputs)).strip())
-        names = _numbered([visible(unit["text"]) for unit in units])
+        names = numbered([visible(unit["name"] or unit["text"]) for unit in units])
         ordinary = [u for u, unit in enumerate(units) if not unit["special"]]
         ranked = sorted(ordinary, key=lambda u: -abs(self._scores[u]))
         if self._strongest == 0:
-            yield Text(f"No {kind} of the prompt matters for {asked}: every score is 0.")
+            yield Text(f"No {kind(granularity, 1)} of the prompt matters for {asked}: every score is 0.")
         else:
             several = self._payload["per_output"] and len(self._outputs) > 1
             sampled = "" if self._errors is None else ", ± standard error" + ", at most" * several
-            yield Text(f"Strongest {kind}s for {asked}, in {unit_of_scores}{sampled}:")
+            yield Text(f"Strongest {kind(granularity, 2)} for {asked}, in {unit_of_scores}{sampled}:")
             listed = [u for u in ranked if abs(self._scores[u]) >= NEGLIGIBLE * self._strongest][:LISTED]
+            roles = {units[u]["role"] for u in ordinary}
             for place, u in enumerate(listed, 1):
-                yield self._ranked(place, self._scores[u], names[u], None if self._errors is None else self._errors[u])
+                role = visible(units[u]["role"]) if len(roles) > 1 else ""
+                error = None if self._errors is None else self._errors[u]
+                yield self._ranked(place, self._scores[u], names[u], role, error)
             if len(ranked) > len(listed):
                 yield Text(f"    and {len(ranked) - len(listed)} weaker", style="dim")
-        special = [f"{names[u]} {self._number(self._scores[u])}" for u, unit in enumerate(units) if unit["special"]]
-        if special and any(self._scores[u] for u, unit in enumerate(units) if unit["special"]):
-            yield Text(f"    special tokens, outside the scale: {', '.join(special)}", style="dim")
+        outside: dict[str, float] = {}
+        for name, unit, score in zip(names, units, self._scores, strict=True):
+            if unit["special"]:
+                called = name if unit["role"] == "special" else visible(unit["role"])
+                outside[called] = outside.get(called, 0.0) + score
+        if any(outside.values()):
+            shown = ", ".join(f"{name} {self._number(score)}" for name, score in outside.items())
+            yield Text(f"    outside the scale: {shown}", style="dim")
         yield from self._pairs(names)
         yield from self._remarks(names)
 
@@ -210,18 +232,27 @@ class TextView:
             yield Text(f"    {where} matter together ({drop}), though none of their parts does alone")
         unseen = sum(part["units"][1] - part["units"][0] for part in notes.get("not_looked_into", ()))
         if unseen:
-            kinds = visible(self._payload["granularity"]) + "s" * (unseen != 1)
+            kinds = kind(self._payload["granularity"], unseen)
             yield Text(f"    not looked into one by one: {unseen} {kinds}", style="dim")
+        if notes.get("aligned"):
+            yield Text("    this tokenizer does not tell places: they were found by comparing texts", style="dim")
+        if notes.get("half_characters"):
+            yield Text(f"    half characters, read as replacement characters: {notes['half_characters']}", style="dim")
+        for part in notes.get("left_out", ()):
+            where = f"{part['end'] - part['start']} characters of message {part['message']} ({part['place']})"
+            yield Text(visible(f"    the chat template leaves out {where}"), style="dim")
         if notes.get("partial"):
             yield Text("    partial: the budget ended first. Allow more, and resume from this result", style="bold")
 
-    def _ranked(self, place: int, score: float, name: str, error: float | None) -> Text:
+    def _ranked(self, place: int, score: float, name: str, role: str, error: float | None) -> Text:
         length = abs(score) / self._strongest * _BAR
         # Full blocks support, hatched ones oppose.
         bar = ("█" if score > 0 else "▒") * max(round(length), 1)
         text = Text(f"{place:3d}  {self._number(score):>10}  ")
         text.append(bar.ljust(_BAR), Style(color="blue" if score > 0 else "dark_orange"))
         text.append(f"  {name}")
+        if role:
+            text.append(f"  {role}", style="dim")
         if error is not None:
             text.append(f"  ± {self._number(error).removeprefix('+')}", style="dim")
         return text
@@ -232,7 +263,7 @@ class TextView:
         return digits if self._payload["method"]["signed"] else digits.removeprefix("+")
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
     """The names, repeated ones told apart by their place: "apples (2 of 2)"."""
     count, seen = Counter(names), Counter[str]()
     numbered: list[str] = []

@@ -5,7 +5,6 @@ As in the view of a result, no text is parsed as markup, and nothing in it reach
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.text import LISTED, plain, visible
+from attribution.views.text import LISTED, kind, numbered, plain, visible
 
 _NAME = 60  # cells at most for the name of a unit
 _HALVES = (("lost when removed", "removed"), ("won when kept alone", "alone"))
@@ -73,14 +72,14 @@ class VerificationView:
         asked, exist = len(self._payload["sets"]), self._payload["n_sets"]
         if exist > asked:
             return f"{asked} random sets are too few. Take a larger n_random."
-        are = "is" if exist == 1 else "are"
+        are = "are" if exist > 1 else "is"
         other = "no other set" if exist == 0 else f"only {exist} other set{'s' * (exist != 1)}"
         return f"there {are} {other} of {self._count} {self._kinds()}, too few. Take another top, or smaller units."
 
     def _table(self) -> Table:
         """Both halves, beside what random sets did."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column(f"in {visible(self._payload['unit'])}")
+        table.add_column(Text(f"in {visible(self._payload['unit'])}"))
         for title in ("strongest", "random", "95% of random", "p"):
             table.add_column(title, justify="right")
         for title, half in _HALVES:
@@ -142,8 +141,7 @@ class VerificationView:
 
     def _kinds(self) -> str:
         """What the strongest units are: "word", or "words"."""
-        kind = visible(self._result["granularity"])
-        return kind if self._count == 1 else f"{kind}{'es' if kind.endswith('ch') else 's'}"
+        return kind(self._result["granularity"], self._count)
 
 
 def _number(number: float, largest: float) -> str:
@@ -154,13 +152,7 @@ def _number(number: float, largest: float) -> str:
 def _names(units: Sequence[Mapping[str, Any]]) -> list[str]:
     """What every unit is called, repeated names told apart by their place: "apples (2 of 2)"."""
     names = [visible(unit["name"] or unit["text"].strip() or unit["text"]) for unit in units]
-    count, seen = Counter(names), Counter[str]()
-    numbered: list[str] = []
-    for name in names:
-        seen[name] += 1
-        place = f" ({seen[name]} of {count[name]})" if count[name] > 1 else ""
-        numbered.append(_cut(name) + place)
-    return numbered
+    return [_cut(name) + whole.removeprefix(name) for name, whole in zip(names, numbered(names), strict=True)]
 
 
 def _cut(name: str) -> str:
