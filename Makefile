@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core; a file's tests stay together, since README's code builds upon itself.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 QUESTION := Sam has 3 apples and Tom has 5 oranges. How many
 
 .PHONY: demo test check format bench model clean
@@ -17,10 +19,10 @@ demo: $(VENV)/.demo  ## which words of the apples question made the embedded mod
 	@$(BIN)/attribution explain "$(QUESTION) oranges does Sam have?" --why 3
 
 test: lint  ## every check
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: lint  ## the quick part
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 .PHONY: lint
 lint: $(VENV)/.dev

@@ -105,11 +105,11 @@ class _Marking:
         if found is None:  # it notices some marks: one text at a time then
             found = [each for pieces in whole for each in self._alone(pieces)]
         in_order: list[_Found] = []
+        reached = 0
         for each in sorted(found, key=lambda each: (each.start, each.guessed, each.end)):
-            if max(each.start, in_order[-1].end if in_order else 0) < each.end and (
-                not in_order or in_order[-1].end <= each.start  # what was guessed may stand within something else
-            ):
+            if reached <= each.start < each.end:  # what was guessed may stand within something else
                 in_order.append(each)
+                reached = each.end
         return in_order
 
     def _best(self, pieces: Sequence[Sequence[_Piece]]) -> list[_Found] | None:

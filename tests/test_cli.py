@@ -92,6 +92,15 @@ def test_explain_a_given_output_and_save_it(cli, tmp_path) -> None:
     assert saved.target == "prob"
 
 
+def test_half_a_character_is_read_as_a_replacement_character(cli) -> None:
+    status, out, _ = cli("explain", "hi \ud800 you", "--json", "--max-new-tokens", "1")
+    assert status == 0
+    content = json.loads(out)
+    assert content["prompt"] == "hi \ud800 you"
+    assert content["notes"]["half_characters"] == 1
+    assert [unit["text"] for unit in content["units"] if not unit["special"]] == ["hi", "\ud800", "you"]
+
+
 def test_fewer_tokens(cli) -> None:
     assert "→ ⏎⏎The\n" in cli("explain", PROMPT, "--max-new-tokens", "2")[1]
 
@@ -131,7 +140,6 @@ def test_version_and_help(cli) -> None:
         (["explain", PROMPT * 60], "at most 512 tokens"),
         (["explain", PROMPT, "--save", "/tmp"], "the name of a file"),
         (["explain", PROMPT, "--save", ""], "the name of a file"),
-        (["explain", "hi \ud800"], "half of one"),
         (["explain", PROMPT, "--model", "/tmp/\x1b]0;owned\x07no"], "␛]0;owned␇no"),
         (["explain"], "either a prompt or --chat FILE"),
         (["explode"], "No such command"),

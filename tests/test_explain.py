@@ -37,7 +37,14 @@ def test_units_reproduce_the_prompt(llama: LocalModel) -> None:
     assert [unit.text for unit in words.units] == ["<bos>", "Sam", "has", "3", "apples", "."]
     assert [unit.role for unit in words.units] == ["special", *["prompt"] * 5]
     for unit in words.units[1:]:
-        assert PROMPT[unit.start : unit.end] == unit.text
+        assert PROMPT[unit.start : unit.end].strip() == unit.text
+        assert (unit.own_start, unit.own_end) == (unit.start, unit.end)
+    assert "".join(PROMPT[unit.start : unit.end] for unit in words.units) == PROMPT
+    assert [dict(unit.inside) for unit in words.units[:3]] == [
+        {},
+        {"paragraph": 0, "line": 0, "sentence": 0, "word": 0},
+        {"paragraph": 0, "line": 0, "sentence": 0, "word": 1},
+    ]
     tokens = explain(llama, PROMPT, output=" The", units="token")
     assert "".join(unit.text for unit in tokens.units if not unit.special) == PROMPT
     assert [unit.last_token for unit in tokens.units] == list(range(1, len(tokens.units) + 1))

@@ -27,7 +27,9 @@ from attribution.models.local import LocalModel
 from attribution.problem import Problem, here
 from attribution.prompt import divide
 from attribution.result import Attribution
+from attribution.source import text_source
 from attribution.target import Contrast, named_target, read_output
+from attribution.units import check_units
 from tests.games import and_game, linear_game, or_game
 from tests.tiny import tiny_tokenizer
 
@@ -52,7 +54,8 @@ def attribute(method: Method, problem: Problem, seed: int = 0) -> torch.Tensor:
 
 
 def problem_on(model: LocalModel, text: str = PROMPT, output: str = " The answer", **options) -> LocalProblem:
-    prompt = divide(text, model.codec.encode(text), options.pop("units", "word"))
+    division = check_units(options.pop("units", "word"))
+    prompt = divide(text_source(text), model.codec.encode(text), division)
     ids = model.codec.encode_output(text, prompt.encoding.ids, output)
     return LocalProblem(model, prompt, read_output(ids, named_target("logprob")), **options)
 

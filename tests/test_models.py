@@ -20,6 +20,7 @@ from attribution.models.local import LocalModel
 from tests.reference import greedy
 from tests.state import differences, snapshot
 from tests.tiny import ARCHITECTURES, WINDOW, metaspace_tokenizer, tiny_model, tiny_tokenizer
+from tests.tokenizers_ import slow_tokenizer
 
 PROMPT = "Sam has 3 apples."
 
@@ -155,16 +156,13 @@ def test_a_tokenizer_of_another_model() -> None:
         explain((small, tiny_tokenizer()), PROMPT)
 
 
-@pytest.mark.usefixtures("untyped")
 def test_a_slow_tokenizer() -> None:
-    class Slow:
-        is_fast = False
-
-        def __call__(self, text):
-            raise AssertionError
-
-    with pytest.raises(ModelError, match="fast tokenizer"):
-        LocalModel(tiny_model("llama"), Slow()).encode(PROMPT)
+    """It gives no offsets: they are found by aligning, and the result says so."""
+    result = explain((tiny_model("llama"), slow_tokenizer()), PROMPT + " é", output=[20], method="saliency")
+    assert result.notes["aligned"] is True
+    assert [unit.text for unit in result.units] == [*PROMPT.removesuffix(".").split(), ".", "é", "</s>"]
+    assert [unit.role for unit in result.units][-2:] == ["prompt", "special"]
+    assert result.units[-2].last_token - result.units[-2].first_token == 3  # a space and two bytes
 
 
 def test_context_window() -> None:

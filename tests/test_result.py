@@ -134,6 +134,7 @@ def test_to_dict_is_json() -> None:
     assert content["output_scores"][1] == [2, 0, 0]
     assert content["units"][1] == {
         "text": "Hi", "start": 0, "end": 2, "first_token": 1, "last_token": 2, "role": "prompt", "special": False,
+        "name": "", "message": None, "place": "", "own_start": None, "own_end": None, "inside": {},
     }  # fmt: skip
     assert content["outputs"][2] == {"text": "\n", "id": 9, "logprob": -3.0}
     assert result(output_scores=None).to_dict()["output_scores"] is None

@@ -117,7 +117,9 @@ class Codec:
         options = {"continue_final_message": chat.continues, "add_generation_prompt": not chat.continues}
         try:
             return str(
-                self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **(options | dict(chat.options)))
+                self.tokenizer.apply_chat_template(
+                    messages, tools=tools, tokenize=False, **(options | dict(chat.options))
+                )
             )
         except Exception as error:  # a template is a program, and fails in whatever way it likes
             raise InputError(f"The model's chat template refuses this chat: {error}") from error
