@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
-    from attribution.chat import Chat
     from attribution.comparison import compare
     from attribution.counterfactual import counterfactuals
     from attribution.edits import Edit
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
     from attribution.models import load
-    from attribution.question import Rendered
+    from attribution.prompts.chat import Chat
+    from attribution.prompts.rendered import Rendered
     from attribution.result import Attribution
     from attribution.target import Contrast, Semantic
     from attribution.verification import verify
@@ -57,13 +57,13 @@ __all__ = [
 _HOMES = {
     "Attribution": "attribution.result",
     "AttributionError": "attribution.errors",
-    "Chat": "attribution.chat",
+    "Chat": "attribution.prompts.chat",
     "Contrast": "attribution.target",
     "Edit": "attribution.edits",
     "Estimate": "attribution.estimate",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
-    "Rendered": "attribution.question",
+    "Rendered": "attribution.prompts.rendered",
     "Replace": "attribution.absence",
     "Semantic": "attribution.target",
     "compare": "attribution.comparison",

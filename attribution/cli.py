@@ -308,7 +308,7 @@ def _prompt(prompt: str | None, chat: Path | None) -> Asked:
         raise InputError("Expected either a prompt or --chat FILE. Type the prompt as an argument, or - to read it.")
     if chat is None:
         return _standard_input() if prompt == "-" else cast(str, prompt)
-    from attribution.chat import Chat
+    from attribution.prompts.chat import Chat
 
     try:
         given = json.loads(chat.read_text(encoding="utf-8"))

@@ -18,10 +18,10 @@ from attribution.frames import frame
 from attribution.method import Method
 from attribution.models import load
 from attribution.outputs import Outputs
-from attribution.prompt import check_count
+from attribution.prompts.prompt import check_count
+from attribution.prompts.units import Units, check_units
 from attribution.question import Asked, Question, ask
 from attribution.result import Attribution
-from attribution.units import Units, check_units
 
 if TYPE_CHECKING:
     from attribution.views.counterfactual import CounterfactualsView

@@ -9,10 +9,11 @@ from typing import Any, Literal, cast
 
 import regex
 
-from attribution.chat import Chat, read_texts, write_texts
 from attribution.errors import InputError
-from attribution.prompt import Prompt
-from attribution.question import Asked, Rendered
+from attribution.prompts.chat import Chat, read_texts, write_texts
+from attribution.prompts.prompt import Prompt
+from attribution.prompts.rendered import Rendered
+from attribution.question import Asked
 
 Where = int | str | re.Pattern[str] | tuple[int, int] | tuple[int, int, int]
 """A part of the prompt: the index of a unit, a text that stands there once, a regular expression, characters

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from attribution.chat import Chat
 from attribution.edits import Edit, apply, read_writing
 from attribution.errors import InputError
 from attribution.explainer import Source
@@ -14,11 +13,12 @@ from attribution.frames import frame
 from attribution.local_problem import LocalProblem
 from attribution.models import load
 from attribution.outputs import Outputs, find_outputs
-from attribution.prompt import check_count
-from attribution.question import Asked, Question, Rendered, ask
+from attribution.prompts.chat import Chat
+from attribution.prompts.prompt import check_count
+from attribution.prompts.rendered import Rendered
+from attribution.prompts.units import Units, check_units
+from attribution.question import Asked, Question, ask
 from attribution.target import Contrast, Ids, Semantic
-from attribution.units import Units, check_units
-
 
 if TYPE_CHECKING:
     from attribution.views.experiment import WhatIfView

@@ -23,11 +23,11 @@ from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.problem import OverOutputs, check_budget, check_over_outputs
-from attribution.prompt import check_count, nesting
+from attribution.prompts.prompt import check_count, nesting
+from attribution.prompts.units import Units, check_units
 from attribution.question import Asked, Question, ablation_record, ask
 from attribution.result import Attribution, Interaction, Output, Unit
 from attribution.target import Contrast, Semantic
-from attribution.units import Units, check_units
 
 Source = LocalModel | str | Path | tuple[Any, Any]
 """What names a model, or is one."""

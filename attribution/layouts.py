@@ -10,7 +10,7 @@ from torch import Tensor
 from attribution.absence import Layout, Remainder, Replace
 from attribution.errors import ContextWindowError, InputError
 from attribution.models.local import LocalModel
-from attribution.prompt import Prompt
+from attribution.prompts.prompt import Prompt
 from attribution.target import Reading
 
 

@@ -26,7 +26,7 @@ from attribution.evaluations import Asked, Evaluations
 from attribution.layouts import Layouts
 from attribution.models.local import LocalModel
 from attribution.problem import Baseline, Budget, Cost, Need, OverOutputs, Problem
-from attribution.prompt import Prompt, levels
+from attribution.prompts.prompt import Prompt, levels
 from attribution.target import TARGETS, Reading, Semantic
 
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 import regex
 
 from attribution.errors import InputError
-from attribution.segments import CUTS
-from attribution.source import Span
+from attribution.prompts.segments import CUTS
+from attribution.prompts.source import Span
 
 Outputs = int | str | re.Pattern[str] | tuple[int, int] | Sequence[int] | None
 """A part of the output: the index of a token, a piece of its text, a regular expression, a span `(start, end)` of its

@@ -6,24 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
-import regex
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from attribution.errors import InputError
+from attribution.prompts.segments import word_spans
 
 Ids = tuple[int, ...]
 
 Likeness = Literal["overlap", "exact", "embedding"]
 """How two texts are compared (see `Semantic`)."""
-
-# A run of letters and digits with their marks and decimal points; where no spaces are written, a letter.
-_WORD: Any = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|[\w\p{M}]+(?:(?<=\d)[.,](?=\d)\d+)*"
-)
 
 
 def _logit(logits: Float[Tensor, "*batch output vocabulary"], ids: Int[Tensor, " output"]) -> Tensor:
@@ -180,9 +175,15 @@ def overlap(one: str, other: str) -> float:
 
     1 where both texts are empty.
     """
-    counts = [Counter(_WORD.findall(text.casefold()) or "".join(text.split())) for text in (one, other)]
+    counts = [Counter(_words(text.casefold())) for text in (one, other)]
     total = sum(map(Counter.total, counts))
     return 2 * (counts[0] & counts[1]).total() / total if total else 1.0
+
+
+def _words(text: str) -> list[str]:
+    """The words and numbers of a text, or where it has none its signs."""
+    found = [text[start:end] for start, end in word_spans(text)]
+    return [word for word in found if any(map(str.isalnum, word))] or found
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.outputs import Outputs
 from attribution.problem import Problem, check_over_outputs
-from attribution.prompt import Prompt, PromptUnit, check_count
+from attribution.prompts.prompt import Prompt, PromptUnit, check_count
 from attribution.question import read_target, recorded_ablation, recorded_target
 from attribution.result import Attribution
 from attribution.target import Contrast, Semantic, named_target

@@ -20,7 +20,7 @@ from attribution.methods.context_cite import ContextCite
 from attribution.methods.hierarchical import Hierarchical
 from attribution.methods.leave_one_out import LeaveOneOut
 from attribution.models.local import LocalModel
-from attribution.prompt import Prompt, PromptUnit
+from attribution.prompts.prompt import Prompt, PromptUnit
 from attribution.result import Attribution
 from attribution.target import TARGETS, read_output
 from benchmarks.desk import Desk, Work

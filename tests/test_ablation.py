@@ -21,7 +21,7 @@ from attribution.local_problem import LocalProblem
 from attribution.models.codec import Codec
 from attribution.models.local import LocalModel
 from attribution.problem import Budget
-from attribution.prompt import Encoding, Prompt, PromptUnit
+from attribution.prompts.prompt import Encoding, Prompt, PromptUnit
 from attribution.target import TARGETS, Contrast, read_contrast, read_output
 from tests import reference
 from tests.tiny import ARCHITECTURES, InFloat64, close, local, tiny_model, tiny_tokenizer

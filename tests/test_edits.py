@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from attribution.chat import Chat
 from attribution.edits import Edit, apply, read_writing
 from attribution.errors import InputError
 from attribution.models.local import LocalModel
-from attribution.prompt import divide
-from attribution.question import Rendered, read_prompt
-from attribution.units import check_units
+from attribution.prompts.chat import Chat
+from attribution.prompts.prompt import divide
+from attribution.prompts.rendered import Rendered
+from attribution.prompts.units import check_units
+from attribution.question import read_prompt
 from tests.templates import FAMILIES
 from tests.tiny import tiny_model
 from tests.tokenizers_ import chat_tokenizer

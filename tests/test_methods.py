@@ -25,11 +25,11 @@ from attribution.methods.saliency import Saliency
 from attribution.methods.smooth_grad import SmoothGrad
 from attribution.models.local import LocalModel
 from attribution.problem import Problem, here
-from attribution.prompt import divide
+from attribution.prompts.prompt import divide
+from attribution.prompts.source import text_source
+from attribution.prompts.units import check_units
 from attribution.result import Attribution
-from attribution.source import text_source
 from attribution.target import Contrast, named_target, read_output
-from attribution.units import check_units
 from tests.games import and_game, linear_game, or_game
 from tests.tiny import tiny_tokenizer
 

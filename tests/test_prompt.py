@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from attribution.errors import InputError
-from attribution.prompt import Encoding, Prompt, check_prompt, check_text, levels
-from attribution.prompt import divide as divide_source
-from attribution.source import text_source
-from attribution.units import check_units
+from attribution.prompts.prompt import Encoding, Prompt, check_prompt, check_text, levels
+from attribution.prompts.prompt import divide as divide_source
+from attribution.prompts.source import text_source
+from attribution.prompts.units import check_units
 
 
 def divide(text: str, encoding: Encoding, units: object) -> Prompt:

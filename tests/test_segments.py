@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attribution.errors import InputError
-from attribution.segments import CUTS, word_spans
+from attribution.prompts.segments import CUTS, word_spans
 
 
 def words(text: str) -> list[str]:

@@ -22,7 +22,7 @@ from attribution.local_problem import LocalProblem
 from attribution.method import build_method, list_methods
 from attribution.models.local import LocalModel
 from attribution.problem import Budget
-from attribution.prompt import Prompt, PromptUnit
+from attribution.prompts.prompt import Prompt, PromptUnit
 from attribution.target import TARGETS, Likeness, Semantic, overlap, read_output, sameness
 from tests import reference
 from tests.state import differences, snapshot
@@ -47,7 +47,7 @@ each_family = pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gem
         ("no no yes", "no yes yes yes", 4 / 7),  # one "no" and one "yes" are in both
         ("Straße", "STRASSE", 1),
         ("It costs 3.5", "It costs 3", 4 / 6),  # a number is one word
-        ("三个苹果", "五个苹果", 3 / 4),  # written without spaces
+        ("三个苹果", "五个苹果", 2 / 3),  # written without spaces
         ("yes", "no", 0),
         ("!", "!", 1),
         ("!", "?", 0),

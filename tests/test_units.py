@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from time import perf_counter
 
 import pytest
 import regex
@@ -13,17 +12,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attribution.alignment import UNKNOWN, align
 from attribution.errors import InputError, ModelError
 from attribution.explainer import explain
 from attribution.local_problem import LocalProblem
 from attribution.models.codec import Codec
 from attribution.models.local import LocalModel
-from attribution.prompt import LEVELS, Encoding, Prompt, divide, levels, nesting
-from attribution.question import Rendered, ask
-from attribution.source import Part, Source, text_source
+from attribution.prompts.alignment import UNKNOWN, align
+from attribution.prompts.prompt import LEVELS, Encoding, Prompt, divide, levels, nesting
+from attribution.prompts.rendered import Rendered
+from attribution.prompts.source import Part, Source, text_source
+from attribution.prompts.units import NAMES, check_units
+from attribution.question import ask
 from attribution.target import named_target, read_output
-from attribution.units import NAMES, check_units
 from tests.tiny import VOCABULARY, WINDOW, tiny_model, tiny_tokenizer
 from tests.tokenizers_ import FAMILIES_OF_TOKENIZERS, slow_tokenizer
 
@@ -508,25 +508,23 @@ def test_alignment_never_goes_back(own: str, read: str) -> None:
 LONG = ("The quick brown fox, e.g. Dr. Smith, jumps over 3.5 dogs. See http://a.b/c. " * 13 + "\n") * 100
 
 
-def test_long_texts_are_divided_quickly() -> None:
-    encoding = CODECS["byte_level"].encode(LONG)
-    start = perf_counter()
-    prompt = divide(text_source(LONG), encoding, check_units("word"))
-    assert perf_counter() - start < 3  # about 0.3 s on an idle machine
+def test_long_texts_are_divided() -> None:
+    prompt = divide(text_source(LONG), CODECS["byte_level"].encode(LONG), check_units("word"))
     assert len(prompt.units) > 20_000
+    assert "".join(map(prompt.unit_text, prompt.units)) == LONG
 
 
 @pytest.mark.parametrize("piece", ["-", ".", "a.", "a@", "http://.", "@a.", "\u200d", "日", "(", "- ", "```\n", "1. "])
-def test_no_text_takes_long(piece: str) -> None:
+def test_no_text_is_cut_in_quadratic_time(piece: str) -> None:
+    """It would take minutes."""
     text = piece * (30_000 // len(piece))
-    start = perf_counter()
     for name in ("word", "sentence", "line", "paragraph", "list_item", "code_line", "example"):
         divided(text, name, Encoding((1,), ((0, len(text)),), (False,)))
-    assert perf_counter() - start < 10
 
 
 @pytest.mark.parametrize("change", [str.upper, lambda text: text.replace("o", "zz"), repr, lambda _: UNKNOWN * 90_000])
-def test_long_texts_are_aligned_quickly(change: Callable[[str], str]) -> None:
-    start = perf_counter()
-    align(LONG, change(LONG))
-    assert perf_counter() - start < 10
+def test_long_texts_are_aligned(change: Callable[[str], str]) -> None:
+    """Places never go back, whatever became of the text; in quadratic time it would take minutes."""
+    places = [place for place in align(LONG, change(LONG)) if place >= 0]
+    assert places == sorted(places)
+    assert all(place < len(LONG) for place in places)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-from attribution.alignment import UNKNOWN, align
-from attribution.chat import Chat
 from attribution.errors import InputError, ModelError
-from attribution.marking import find_parts
-from attribution.prompt import Encoding
-from attribution.source import Source, Span
+from attribution.prompts.alignment import UNKNOWN, align
+from attribution.prompts.chat import Chat
+from attribution.prompts.marking import find_parts
+from attribution.prompts.prompt import Encoding
+from attribution.prompts.source import Source, Span
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALF = "\N{REPLACEMENT CHARACTER}"

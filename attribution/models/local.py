@@ -30,7 +30,7 @@ from attribution.errors import (
 )
 from attribution.models.codec import Codec
 from attribution.models.demo import FOLDER as DEMO_FOLDER
-from attribution.prompt import check_count
+from attribution.prompts.prompt import check_count
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 

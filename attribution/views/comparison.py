@@ -148,7 +148,8 @@ class ComparisonView:
             yield Text(f"    both on one scale, which ends at {end} {visible(units[0])}", style="dim")
         if self._payload["agreement"] is not None:
             both = sum(pair["kind"] in ("same", "changed") for pair in self._ranked)
-            told = f"rank correlation of the {both} {kind(first['granularity'], both)} in both: {self._payload['agreement']:+.2f}"
+            counted = f"{both} {kind(first['granularity'], both)}"
+            told = f"rank correlation of the {counted} in both: {self._payload['agreement']:+.2f}"
             yield Text(f"    {told}", style="dim")
         special = [pair for pair in self._payload["pairs"] if pair["special"]]
         special = [pair for pair in special if pair["score_first"] or pair["score_second"]]

@@ -13,8 +13,8 @@ from typing import Any, cast
 import regex
 
 from attribution.errors import InputError
-from attribution.segments import CUTS
-from attribution.source import Part, Source, Span
+from attribution.prompts.segments import CUTS
+from attribution.prompts.source import Part, Source, Span
 
 NAMES = ("token", "word", "sentence", "line", "paragraph", "message", "list_item", "code_line", "example")
 """What units can be, by name. A message is a unit for each stretch of its text that the template lets stand."""

@@ -18,10 +18,10 @@ from typing import Any
 
 from jinja2 import Environment
 
-from attribution.alignment import align
-from attribution.chat import Chat, Text, all_texts, copied, put
 from attribution.errors import InputError
-from attribution.source import Part, Source, Span
+from attribution.prompts.alignment import align
+from attribution.prompts.chat import Chat, Text, all_texts, copied, put
+from attribution.prompts.source import Part, Source, Span
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 """Roles that a template need not name to know them."""

@@ -9,9 +9,9 @@ from itertools import accumulate, pairwise
 from typing import Any, cast
 
 from attribution.errors import InputError
-from attribution.segments import CUTS
-from attribution.source import Part, Source, Span, text_source
-from attribution.units import Division, Segment
+from attribution.prompts.segments import CUTS
+from attribution.prompts.source import Part, Source, Span, text_source
+from attribution.prompts.units import Division, Segment
 
 LEVELS = ("message", "paragraph", "line", "sentence", "word")
 """What units belong to, from coarse to fine."""
