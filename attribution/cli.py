@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
@@ -18,16 +17,13 @@ from rich.text import Text
 
 import attribution
 from attribution.errors import AttributionError, InputError
+from attribution.typed import for_both, typed_ablation, typed_pair, typed_part, typed_prompt, typed_target
 from attribution.views.text import visible
 
 if TYPE_CHECKING:
-    from attribution.absence import Replace
     from attribution.comparison import Comparison
-    from attribution.edits import Where
     from attribution.experiment import WhatIf
-    from attribution.question import Asked
     from attribution.result import Attribution
-    from attribution.target import Contrast, Semantic
     from attribution.verification import Verification
 
 app = typer.Typer(
@@ -59,7 +55,8 @@ Prompt = Annotated[str | None, typer.Argument(help="The text that the model read
 ChatFile = Annotated[
     Path | None,
     typer.Option(
-        "--chat", help='Read messages instead: a JSON list, or {"messages": [...], "tools": [...], "options": {...}}.'
+        "--chat",
+        help="Read messages, - from standard input: a JSON list, or a dict of messages, tools and options.",
     ),
 ]
 Model = Annotated[str, typer.Option(help='"demo", a Hugging Face id, or a folder.')]
@@ -117,7 +114,7 @@ def explain(
     from attribution.problem import check_over_outputs
     from attribution.result import Attribution, check_file
 
-    asked = _prompt(prompt, chat)
+    asked = typed_prompt(prompt, chat)
     if save is not None:
         check_file(save)  # said before the work, not after it
     question: Options = {
@@ -125,8 +122,8 @@ def explain(
         "max_new_tokens": max_new_tokens,
         "method": method,
         "units": units,
-        "target": _target(target, why, instead),
-        "ablation": _ablation(ablation),
+        "target": typed_target(target, why, instead),
+        "ablation": typed_ablation(ablation),
         "seed": seed,
         "max_forwards": max_forwards,
         "max_tokens": max_tokens,
@@ -141,10 +138,9 @@ def explain(
         typer.echo(json.dumps(asdict(costs)) if as_json else str(costs))
         return
     result = explain_prompt(model, asked, **question)
-    view = result.text_view(why)
     if save is not None:
-        result.save(save)
-    _show(result, as_json, view)
+        result.save(save)  # before anything is said about parts of it, which may fail
+    _show(result, as_json, result.text_view(why))
 
 
 @app.command()
@@ -167,29 +163,30 @@ def whatif(
 ) -> None:
     """Change PROMPT, and show what the model answers then.
 
-    A part is a text that stands in the prompt once; /PATTERN/, a regular expression; or #N, the unit with that index.
-    Every option may be given several times; each change is made by itself.
+    A part is a text that stands in the prompt once; /PATTERN/, a regular expression; #N, the unit with that index; or
+    @START:END, characters of the prompt, @MESSAGE:START:END of a chat. Every option may be given several times; each
+    change is made by itself.
     """
     from attribution.edits import Edit
     from attribution.experiment import whatif as change_prompt
 
     edits = [
-        *(Edit.remove(_part(part)) for part in remove or ()),
-        *(Edit.replace(_part(part), text) for part, text in map(_pair, replace or ())),
-        *(Edit.swap(_part(one), _part(other)) for one, other in map(_pair, swap or ())),
-        *(Edit.move(_part(part), before=_part(other)) for part, other in map(_pair, move or ())),
+        *(Edit.remove(typed_part(part)) for part in remove or ()),
+        *(Edit.replace(typed_part(part), text) for part, text in map(typed_pair, replace or ())),
+        *(Edit.swap(typed_part(one), typed_part(other)) for one, other in map(typed_pair, swap or ())),
+        *(Edit.move(typed_part(part), before=typed_part(other)) for part, other in map(typed_pair, move or ())),
         *(Edit.rewrite(text) for text in rewrite or ()),
     ]
     if not edits:
         raise InputError("Expected a change, got none. Type --remove, --replace, --swap, --move or --rewrite.")
     found = change_prompt(
         model,
-        _prompt(prompt, chat),
+        typed_prompt(prompt, chat),
         edits,
         output=output,
         outputs=why,
         units=units,
-        target=_target(target, why, instead),
+        target=typed_target(target, why, instead),
         max_new_tokens=max_new_tokens,
     )
     _show(found, as_json)
@@ -197,7 +194,8 @@ def whatif(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="A prompt, or the name of a file that `explain --save` wrote.")],
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(help="A prompt, a chat (FILE.json), or a saved result (FILE.safetensors).")],
     second: Annotated[str | None, typer.Argument(help="Another; left out, FIRST by two methods.")] = None,
     model: Model = "demo",
     method: Annotated[list[str] | None, typer.Option(help="One for both, or one for each.")] = None,
@@ -207,6 +205,7 @@ def compare(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 20,
     why: Annotated[list[str] | None, typer.Option(help="Ask only about this part of the output; two for two.")] = None,
+    instead: Annotated[list[str] | None, typer.Option(help="Why not this instead of --why; two for two.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where two prompts, or two methods, differ."""
@@ -215,28 +214,33 @@ def compare(
     from attribution.models import load
     from attribution.result import Attribution
 
-    methods = _two("--method", method) or ("leave_one_out", "leave_one_out")
+    methods = for_both("--method", method) or ("leave_one_out", "leave_one_out")
+    parts, others = for_both("--why", why) or (None, None), for_both("--instead", instead) or (None, None)
     if second is None and methods[0] == methods[1]:
         raise InputError("Expected something to compare with. Pass a second prompt, or --method twice.")
     sides = (first, first if second is None else second)
-    asks = not all(_is_result(side) for side in sides)
-    asked = load(model) if asks else None
+    saved = [side.endswith(".safetensors") for side in sides]
+    if all(saved) or (second is None and any(saved)):
+        _refuse(context, "model", "method", "units", "target", "ablation", "seed", "max_new_tokens", "instead")
+    prompts = {
+        side: typed_prompt(*((None, Path(side)) if side.endswith(".json") else (side, None))) for side in set(sides)
+    }
+    asked = None if all(saved) else load(model)
     results = [
         Attribution.load(side)
-        if asked is None or _is_result(side)
+        if is_saved or asked is None
         else explain_prompt(
             asked,
-            _prompt(side, None),
+            prompts[side],
             method=name,
             units=units,
-            target=_target(target, None, None),
-            ablation=_ablation(ablation),
+            target=typed_target(target, part, other),
+            ablation=typed_ablation(ablation),
             seed=seed,
             max_new_tokens=max_new_tokens,
         )
-        for side, name in zip(sides, methods, strict=True)
+        for side, is_saved, name, part, other in zip(sides, saved, methods, parts, others, strict=True)
     ]
-    parts = _two("--why", why) or (None, None)
     _show(compare_results(*results, outputs_a=parts[0], outputs_b=parts[1]), as_json)
 
 
@@ -246,6 +250,7 @@ def verify(
     model: Model = "demo",
     top: Annotated[int, typer.Option(help="How many of the strongest units.")] = 5,
     why: Why = None,
+    n_random: Annotated[int, typer.Option(help="With how many random sets of units to compare.")] = 100,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -253,7 +258,7 @@ def verify(
     from attribution.result import Attribution
     from attribution.verification import verify as verify_result
 
-    _show(verify_result(model, Attribution.load(result), top, outputs=why, seed=seed), as_json)
+    _show(verify_result(model, Attribution.load(result), top, outputs=why, n_random=n_random, seed=seed), as_json)
 
 
 @app.command()
@@ -292,6 +297,17 @@ def methods(
     _console().print(table)
 
 
+def _refuse(context: typer.Context, *options: str) -> None:
+    """Raises `InputError` where one of these was typed, which would do nothing."""
+    sources = {name: context.get_parameter_source(name) for name in options}
+    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if typed:
+        names = ", ".join("--" + name.replace("_", "-") for name in typed)
+        raise InputError(
+            f"Expected no {names} with saved results, which are what they are. Explain the prompts again instead."
+        )
+
+
 def _show(
     found: Attribution | WhatIf | Comparison | Verification, as_json: bool, view: RenderableType | None = None
 ) -> None:
@@ -300,84 +316,6 @@ def _show(
         typer.echo(json.dumps(found.to_dict()))
     else:
         _console().print(found if view is None else view)
-
-
-def _prompt(prompt: str | None, chat: Path | None) -> Asked:
-    """The prompt as a person gives it: typed, on standard input, or as the messages of a file."""
-    if (prompt is None) == (chat is None):
-        raise InputError("Expected either a prompt or --chat FILE. Type the prompt as an argument, or - to read it.")
-    if chat is None:
-        return _standard_input() if prompt == "-" else cast(str, prompt)
-    from attribution.prompts.chat import Chat
-
-    try:
-        given = json.loads(chat.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Expected messages as JSON in {str(chat)!r}: {error}") from error
-    if not isinstance(given, dict):
-        return Chat(given)
-    known = cast("dict[str, Any]", given)
-    unknown = set(known) - {"messages", "tools", "options"}
-    if unknown or "messages" not in known:
-        raise InputError(f"Expected messages, tools and options in {str(chat)!r}, got {', '.join(known) or 'nothing'}.")
-    return Chat(known["messages"], known.get("tools"), known.get("options") or {})
-
-
-def _target(typed: str, why: str | None, instead: str | None) -> str | Contrast | Semantic:
-    """The target as a person types it; with `instead` it is a contrast."""
-    from attribution.target import Contrast, Semantic
-
-    kind, _, by = typed.partition(":")
-    if instead is not None:
-        if typed != "logprob":
-            raise InputError(f"Expected --instead without --target, got --target {typed}. A contrast is in nats.")
-        return Contrast(instead, instead_of=why)
-    return Semantic(cast(Any, by or "overlap")) if kind == "semantic" else typed
-
-
-def _part(typed: str) -> Where:
-    """A part of the prompt as a person types it."""
-    if len(typed) > 2 and typed.startswith("/") and typed.endswith("/"):
-        try:
-            return re.compile(typed[1:-1])
-        except re.error as error:
-            raise InputError(f"Expected a regular expression between the slashes, got {typed!r}: {error}.") from error
-    return int(typed[1:]) if typed.startswith("#") and typed[1:].isdecimal() else typed
-
-
-def _pair(typed: str) -> tuple[str, str]:
-    """The two sides of an arrow."""
-    left, arrow, right = typed.partition("=>")
-    if not arrow:
-        raise InputError(f'Expected two texts with an arrow between them, such as "Tom=>Ann", got {typed!r}.')
-    return left.strip(), right.strip()
-
-
-def _two(option: str, given: Sequence[str] | None) -> tuple[str, str] | None:
-    """One for each side; the same for both where there is one."""
-    if not given:
-        return None
-    if len(given) > 2:
-        raise InputError(f"Expected {option} once or twice, got it {len(given)} times.")
-    return given[0], given[-1]
-
-
-def _is_result(side: str) -> bool:
-    return side.endswith(".safetensors")
-
-
-def _ablation(typed: str) -> str | Replace:
-    """The meaning of "absent" as a person types it."""
-    from attribution.absence import Replace
-
-    kind, colon, text = typed.partition(":")
-    return Replace(text) if kind == "replace" and colon else typed
-
-
-def _standard_input() -> str:
-    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it is None where it was closed
-        raise InputError("Expected a text on standard input, but it is closed. Pass the prompt as an argument.")
-    return sys.stdin.read().rstrip("\n")
 
 
 def _console() -> Console:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import accumulate, takewhile
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -23,10 +24,14 @@ SCHEMA = 1
 """Version of the layout of `Comparison.to_dict`."""
 
 SHARE = "share of the strongest"
-"""What scores are measured in where the two results measure differently."""
+"""What scores are measured in where the two results measure differently, or different things."""
 
 _MOST_COMPARED = 100_000
 """Pairs of units within one replaced stretch that are weighed against each other; beyond, they pair up in order."""
+
+_MOST_STEPS = 10_000_000
+"""Places of equal units that are looked at in search of what both prompts have in common, some seconds' worth. What was
+not looked at when they are spent pairs up in order."""
 
 Kind = Literal["same", "changed", "only first", "only second"]
 Array = np.ndarray
@@ -34,12 +39,17 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Label:
-    """What one side of a comparison is: the names of its method, model and target, and the output it explains."""
+    """What one side of a comparison is: the names of its method, model and target, and the output it explains.
+
+    `quantity` is the kind of the target: "contrast" whatever the other texts are, "mean of prob" where there is one row
+    of scores for the mean over the output.
+    """
 
     method: str
     model: str
     target: str
     output: str
+    quantity: str
 
 
 @dataclass(frozen=True)
@@ -70,9 +80,9 @@ class Comparison:
     """Two results on one scale: which units have each other's place, and how far apart their scores are.
 
     `pairs` go in the order of the prompts and hold every unit of both exactly once. Scores are in `unit`, summed over
-    the outputs of each side; where `share`, the two results measure differently, and the scores of each side were
-    divided by its own strongest one, so that only their shares can be compared. `scale` is the strongest score of both
-    sides, special units not counted.
+    the outputs of each side; where `share`, the two results measure differently or explain different quantities, and
+    the scores of each side were divided by its own strongest one, so that only their shares can be compared. `scale`
+    is the strongest score of both sides, special units not counted.
     """
 
     first: Attribution
@@ -161,8 +171,9 @@ def compare(
 
     Made for the same question about apples and about oranges: units that both prompts have pair up, and so do those
     that stand in each other's place. Scores are summed over the given outputs of each side, all of them by default (as
-    `Attribution.total` takes them). They stay as they are where both results measure in the same unit, both with signs
-    or both without; else those of each side are divided by its own strongest one.
+    `Attribution.total` takes them). They stay as they are where both results explain the same quantity in the same
+    unit, both with signs or both without (contrasts with different texts are the same quantity); else those of each
+    side are divided by its own strongest one.
 
         first = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
         second = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many oranges does Tom have?")
@@ -184,7 +195,7 @@ def compare(
         )
     scores = [a.total(outputs_a).astype(np.float64), b.total(outputs_b).astype(np.float64)]
     strongest = [_strongest(one, result.units) for one, result in zip(scores, (a, b), strict=True)]
-    share = any(a.method[key] != b.method[key] for key in ("unit", "signed"))
+    share = _measure(a) != _measure(b)
     if share:
         scores = [one / most if most > 0 else one for one, most in zip(scores, strongest, strict=True)]
         strongest = [float(most > 0) for most in strongest]
@@ -215,9 +226,27 @@ def _strongest(scores: Float64[Array, " unit"], units: Sequence[Unit]) -> float:
     return max((abs(float(s)) for s, unit in zip(scores, units, strict=True) if not unit.special), default=0.0)
 
 
+class _Measure(NamedTuple):
+    """What a number of a result is of: numbers of one measure can stand side by side."""
+
+    unit: str
+    signed: bool
+    quantity: str
+
+
+def _measure(result: Attribution) -> _Measure:
+    reduction = "sum" if result.per_output else str(result.question.get("over_outputs", "sum"))
+    kind = result.target if reduction == "sum" else result.target.removeprefix(f"{reduction} of ")
+    kind = "contrast" if kind.startswith("logprob - ") else kind  # whatever the other texts are
+    quantity = kind if reduction == "sum" else f"{reduction} of {kind}"
+    return _Measure(str(result.method["unit"]), bool(result.method["signed"]), quantity)
+
+
 def _label(result: Attribution, outputs: Sequence[int]) -> Label:
     explained = "".join(result.outputs[index].text for index in outputs)
-    return Label(str(result.method["name"]), str(result.model["name"]), result.target, explained)
+    return Label(
+        str(result.method["name"]), str(result.model["name"]), result.target, explained, _measure(result).quantity
+    )
 
 
 def _short(prompt: str) -> str:
@@ -237,21 +266,55 @@ def _key(unit: Unit) -> Key:
 def _aligned(first: Sequence[Key], second: Sequence[Key]) -> list[tuple[int | None, int | None]]:
     """Pairs of indices in order, each index once; what has no counterpart is paired with None."""
     found: list[tuple[int | None, int | None]] = []
-    for kind, a0, a1, b0, b1 in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found += zip(range(a0, a1), range(b0, b1), strict=True)
-            continue
-        for i, j in _replaced(first[a0:a1], second[b0:b1]):
-            found.append((None if i is None else a0 + i, None if j is None else b0 + j))
+    i = j = 0
+    for a0, b0, size in (*_same(first, second), (len(first), len(second), 0)):
+        for one, other in _replaced(first[i:a0], second[j:b0]):
+            found.append((None if one is None else i + one, None if other is None else j + other))
+        i, j = a0 + size, b0 + size
+        found += zip(range(a0, i), range(b0, j), strict=True)
     return found
 
 
+def _same(first: Sequence[Key], second: Sequence[Key]) -> list[tuple[int, int, int]]:
+    """Stretches that both have, in order: where they begin in the first and in the second, and how long they are.
+
+    What both begin and end with, and of the rest the longest stretch that both have, then the longest on either side of
+    that, and so on: Ratcliff and Metzener, "Pattern Matching: The Gestalt Approach" (1988). Texts that repeat
+    themselves make that cubic, so that it ends after `_MOST_STEPS`.
+    """
+    shorter = min(len(first), len(second))
+    head = _alike(zip(first, second, strict=False))
+    tail = min(_alike(zip(reversed(first), reversed(second), strict=False)), shorter - head)
+    matcher = SequenceMatcher(None, first, second, autojunk=False)
+    often = Counter(second)
+    steps = [0, *accumulate(1 + often[key] for key in first)]
+    left = _MOST_STEPS
+    found = [(0, 0, head), (len(first) - tail, len(second) - tail, tail)]
+    waiting = deque([(head, len(first) - tail, head, len(second) - tail)])
+    while waiting:
+        a0, a1, b0, b1 = waiting.popleft()
+        cost = steps[a1] - steps[a0]
+        if a0 == a1 or b0 == b1 or cost > left:
+            continue
+        left -= cost
+        i, j, size = matcher.find_longest_match(a0, a1, b0, b1)
+        if size:
+            found.append((i, j, size))
+            waiting += [(a0, i, b0, j), (i + size, a1, j + size, b1)]
+    return sorted(found)
+
+
+def _alike(pairs: Iterable[tuple[Key, Key]]) -> int:
+    """How many pairs there are before the first two that differ."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def _replaced(first: Sequence[Key], second: Sequence[Key]) -> list[tuple[int | None, int | None]]:
-    """The same within a stretch of which nothing is the same: as many pairs as there can be, then as similar ones."""
+    """The same within a stretch without such: as many pairs as there can be, then as similar ones."""
     if [special for special, _ in first] == [special for special, _ in second]:
         return [(i, i) for i in range(len(first))]
     worth = _worth(first, second)
-    best = np.zeros((len(first) + 1, len(second) + 1))
+    best = np.zeros((0, 0) if worth is None else (len(first) + 1, len(second) + 1))
     if worth is not None:
         for i in reversed(range(len(first))):
             for j in reversed(range(len(second))):

@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from attribution.edits import Stretch, Where, Writing, find, read_writing
+from attribution.alternatives import given_alternatives, proposed_alternatives, spend, written_units
+from attribution.checks import check_count
 from attribution.errors import InputError
-from attribution.experiment import WHOLE, asked_record, said
+from attribution.experiment import WHOLE, asked_record, said, written_text
 from attribution.explainer import Source, explain
 from attribution.frames import frame
 from attribution.method import Method
 from attribution.models import load
-from attribution.outputs import Outputs
-from attribution.prompts.prompt import check_count
+from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.units import Units, check_units
+from attribution.prompts.writing import Stretch, Where, Writing, characters_of, read_writing, text_of
 from attribution.question import Asked, Question, ask
 from attribution.result import Attribution
+from attribution.views.text import numbered
 
 if TYPE_CHECKING:
     from attribution.views.counterfactual import CounterfactualsView
 
-_KEPT = 10  # of the changes that lead to another answer
-_CONSIDERED = 200  # of the tokens that a model finds likeliest somewhere
+SCHEMA = 1
+"""Version of the layout of `Counterfactuals.to_dict`."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A unit of the prompt, by its index and text, and the text that stands in its place."""
+    """A unit of the prompt, by its index and text, and the text that stands in its place.
+
+    `name` is the text in quotes, and which one it is where several units say the same: "'Sam' (2 of 2)". `part` is
+    where it stands in what the person wrote, as characters that `Edit.replace` takes.
+    """
 
     unit: int
     text: str
     alternative: str
+    name: str
+    part: Where
+
+    def __str__(self) -> str:
+        return f"{self.name} → {self.alternative!r}"
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Changes with which the model answers otherwise.
+    """Changes with which the model answers otherwise; `str` says them in words.
 
-    `prompt` is what was asked then, `output` what the model wrote. `change` is how much less likely the first output is
-    there, in nats.
+    `prompt` is what was asked then, `output` what the model wrote. `change` is the log-probability of the first output
+    after that prompt minus the one after the prompt as it was, in nats: below 0 it has become less likely.
     """
 
     changes: tuple[Change, ...]
@@ -53,34 +66,49 @@ class Counterfactual:
     change: float
 
     def __str__(self) -> str:
-        return ", ".join(f"{change.text!r} → {change.alternative!r}" for change in self.changes)
+        return ", ".join(map(str, self.changes))
 
 
 @dataclass(frozen=True)
 class Counterfactuals:
     """The smallest changes that were found, those of the strongest units first; none where nothing was found.
 
-    `output` is what the model writes after the prompt as it is. `tried` changed prompts were read. `is_complete` says
-    whether everything with so many changes, or up to the most that were allowed where nothing was found, was tried;
-    else there may be others, and where `found` has several changes, smaller ones.
+    All in `found` have as many changes. How strong these are is the sum of their units' ranks. `output` is what the
+    model writes after the prompt as it is. `tried` changed prompts were looked at; those that the model cannot be asked
+    (too long, or refused by its chat template) count, and are skipped.
     """
 
     prompt: Any
     output: str
     found: tuple[Counterfactual, ...]
     tried: int
-    is_complete: bool
+    limited_by: tuple[str, ...]
+    """Which of `beam`, `keep` and `max_tries` left something out; see `is_complete`."""
+    cost: Mapping[str, int]
+    """`forwards`, `backwards` and `tokens` that the attribution, the proposals, the tries and the writing took; every
+    token that was written is one pass."""
     attribution: Attribution
     """The result by which units were ranked."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything up to so many changes, or to `max_changes` where nothing was found, was tried.
+
+        Else there may be others, and where those in `found` are of several changes, smaller ones.
+        """
+        return not self.limited_by
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything in it as plain lists, numbers and texts, ready for JSON."""
+        """Everything in it as plain lists, numbers and texts, ready for JSON; `edit` says changes in words."""
         return {
+            "schema": SCHEMA,
             "prompt": self.prompt,
             "output": self.output,
-            "found": [asdict(each) for each in self.found],
+            "found": [{"edit": str(each)} | asdict(each) for each in self.found],
             "tried": self.tried,
             "is_complete": self.is_complete,
+            "limited_by": list(self.limited_by),
+            "cost": dict(self.cost),
             "attribution": self.attribution.to_dict(),
         }
 
@@ -117,6 +145,7 @@ def counterfactuals(
     beam: int = 5,
     proposals: int = 5,
     max_tries: int = 500,
+    keep: int = 10,
     max_new_tokens: int = 20,
 ) -> Counterfactuals:
     r"""The smallest swap of parts of the prompt that changes the answer: what would have had to be different.
@@ -129,7 +158,10 @@ def counterfactuals(
     - `units`, `method`: what is exchanged, and what ranks it, as in `explain`.
     - `max_changes`: of how many units at most at once; where no single one suffices, the `beam` changes that came
       closest are gone on with.
-    - `max_tries`: how many changed prompts are read at most, one forward pass each.
+    - `max_tries`: how many changed prompts are looked at, at most. Each takes one forward pass, and the passes that
+      writing takes where the model answers otherwise, up to `max_new_tokens`. The attribution comes on top, and for
+      proposals a pass over the prompt for every 512 units. `cost` says what all of it took.
+    - `keep`: how many changes are kept that lead to another answer. One more ends the search.
 
     Raises `InputError` where an argument is not as above, and what `explain` raises.
 
@@ -139,103 +171,152 @@ def counterfactuals(
     >>> print(found[0], "makes it say", found[0].output.strip())
     '3' → '4' makes it say The answer is 4.<eos>
     """
-    counts = {"max_changes": max_changes, "beam": beam, "proposals": proposals, "max_tries": max_tries}
-    limits = {name: check_count(name, count) for name, count in counts.items()}
-    tokens_allowed = check_count("max_new_tokens", max_new_tokens)
+    wanted = _check_answer(answer)
+    limits = _Limits(
+        check_count("max_changes", max_changes),
+        check_count("beam", beam),
+        check_count("max_tries", max_tries),
+        check_count("keep", keep),
+        check_count("max_new_tokens", max_new_tokens),
+    )
+    n_proposals = check_count("proposals", proposals)
     local = load(model)
-    question = ask(local, prompt, check_units(units), "logprob", None, tokens_allowed)
+    question = ask(local, prompt, check_units(units), "logprob", None, limits.max_new_tokens)
+    find_outputs(question.output_texts, outputs)  # a mistake is told before anything is computed
     writing = read_writing(prompt)
-    given = None if alternatives is None else _given(alternatives, writing, question)
+    stretches = dict(written_units(question, writing))
+    given = None if alternatives is None else given_alternatives(alternatives, writing, question)
     result = explain(local, prompt, output=question.output, units=units, method=method)
+    cost = dict(result.cost)
+    spend(cost, len(question.output), len(question.prompt.encoding.ids) + len(question.output) - 1)  # its own answer
+    texts = proposed_alternatives(question, list(stretches), n_proposals, cost) if given is None else given
     strength = np.abs(result.total(outputs))
-    ranked = sorted(_stretches(question, writing), key=lambda each: -strength[each[0]])
-    choices = [
-        Choice(Change(unit, _own(stretch, writing), text), stretch)
-        for unit, stretch in ranked
-        for text in (given.get(unit, ()) if given is not None else _proposals(question, unit, limits["proposals"]))
-        if text != _own(stretch, writing)
-    ]
+    choices = _choices(texts, stretches, writing, sorted(stretches, key=lambda unit: -strength[unit]))
     if not choices:
         raise InputError("Expected alternatives that differ from what stands in the prompt, got none. Give others.")
-    search = _Search(question, writing, answer, tokens_allowed, limits["max_tries"])
-    found = search.run(choices, limits["max_changes"], limits["beam"])
+    search = _Search(question, writing, wanted, limits, cost)
+    found = search.run(choices)
     return Counterfactuals(
         prompt=asked_record(prompt),
         output="".join(question.output_texts),
         found=tuple(found),
         tried=search.tried,
-        is_complete=search.is_complete,
+        limited_by=tuple(sorted(search.limited_by)),
+        cost=cost,
         attribution=result,
     )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A change, and the characters of the person's text that it is made in."""
+    """A change, the characters of the person's text that it is made in, and its unit's rank: 0 for the strongest."""
 
     change: Change
     stretch: Stretch
+    rank: int
+
+
+State = tuple[Choice, ...]
+"""Changes of different units, made at once."""
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What `counterfactuals` may do, and what the model may write."""
+
+    max_changes: int
+    beam: int
+    max_tries: int
+    keep: int
+    max_new_tokens: int
 
 
 class _Search:
-    """Reads changed prompts, the most promising first, until the answer is another."""
+    """Reads changed prompts, the most promising first, until the answer is another; what that takes goes to `cost`."""
 
     def __init__(
-        self, question: Question, writing: Writing, answer: str | None, max_new_tokens: int, tries: int
+        self, question: Question, writing: Writing, answer: str | None, limits: _Limits, cost: dict[str, int]
     ) -> None:
         self._question, self._writing, self._answer = question, writing, answer
-        self._max_new_tokens, self._tries = max_new_tokens, tries
-        self._likely = _read(question)[0]
+        self._limits, self._cost = limits, cost
+        self._likely = self._read(question)[0]
         self.tried = 0
-        self.is_complete = True
+        self.limited_by: set[str] = set()
 
-    def run(self, choices: Sequence[Choice], max_changes: int, beam: int) -> list[Counterfactual]:
+    def run(self, choices: Sequence[Choice]) -> list[Counterfactual]:
         """The smallest changes that lead to another answer, none where there are none among those that were tried."""
-        grown: list[tuple[Choice, ...]] = [()]
-        with tqdm(total=self._tries, desc="counterfactuals", disable=None, delay=1, leave=False) as bar:
-            for size in range(1, max_changes + 1):
+        grown: list[State] = [()]
+        with tqdm(total=self._limits.max_tries, desc="counterfactuals", disable=None, delay=1, leave=False) as bar:
+            for size in range(1, self._limits.max_changes + 1):
                 states = list(_grown(grown, choices))
-                self.is_complete &= size == 1 or len(grown) == len(choices)
-                weighed: list[tuple[float, tuple[Choice, ...]]] = []
-                found: list[Counterfactual] = []
-                for state in states:
-                    if self.tried >= self._tries:
-                        self.is_complete = False
-                        break
-                    likely, other = self._try(state)
-                    bar.update()
-                    weighed.append((likely, state))
-                    if other is not None:
-                        found.append(other)
-                    if len(found) == _KEPT:
-                        self.is_complete &= state == states[-1]
-                        break
-                if found:
-                    return found
-                grown = [state for _, state in sorted(weighed, key=lambda each: each[0])[:beam]]
-                if not grown:
-                    break
+                if len(states) < _count(choices, size):
+                    self.limited_by.add("beam")
+                weighed, found = self._weigh(states, bar)
+                if found or not states or "max_tries" in self.limited_by:
+                    strongest = sorted(found, key=lambda each: sum(choice.rank for choice in each[0]))
+                    return [other for _, other in strongest]
+                grown = [state for _, state in sorted(weighed, key=lambda each: each[0])[: self._limits.beam]]
         return []
 
-    def _try(self, state: Sequence[Choice]) -> tuple[float, Counterfactual | None]:
-        """How likely the first output is after these changes, and what the model says where that is something else."""
-        first = self._question
-        asked = self._writing.edited({choice.stretch: choice.change.alternative for choice in state})
-        changed = ask(first.model, asked, WHOLE, "logprob", first.output)
+    def _weigh(
+        self, states: Sequence[State], bar: Any
+    ) -> tuple[list[tuple[float, State]], list[tuple[State, Counterfactual]]]:
+        """How likely each of these leaves the first output, and those that lead to another, as far as limits allow."""
+        weighed: list[tuple[float, State]] = []
+        found: list[tuple[State, Counterfactual]] = []
+        for state in states:
+            if self.tried == self._limits.max_tries:
+                self.limited_by.add("max_tries")
+                break
+            likely, other = self._try(state)
+            bar.update()
+            weighed.append((likely, state))
+            if other is not None and len(found) == self._limits.keep:
+                self.limited_by.add("keep")
+                break
+            if other is not None:
+                found.append((state, other))
+        return weighed, found
+
+    def _try(self, state: State) -> tuple[float, Counterfactual | None]:
+        """How likely the first output is after these changes, and what the model says where that is something else.
+
+        What cannot be asked says nothing, and is gone on with last.
+        """
+        first, longest = self._question, self._limits.max_new_tokens
         self.tried += 1
-        likely, is_greedy = _read(changed)
+        try:
+            asked = self._writing.edited({choice.stretch: choice.change.alternative for choice in state})
+            changed = ask(first.model, asked, WHOLE, "logprob", first.output)
+            first.model.check_length(len(changed.prompt.encoding.ids), longest)
+        except InputError:
+            return math.inf, None
+        likely, is_greedy = self._read(changed)
         if is_greedy:
             return likely, None
-        written = first.model.generate(changed.prompt.encoding.ids, self._max_new_tokens)
+        (written,), computed = first.model.generate_all(torch.tensor([changed.prompt.encoding.ids]), longest)
+        spend(self._cost, len(written), computed)
         says = said(changed, written)
         if says == said(first, first.output) or (self._answer is not None and self._answer not in says):
             return likely, None
-        text = "".join(first.model.codec.output_texts(changed.prompt.encoding.ids, written))
         changes = tuple(choice.change for choice in state)
+        text = written_text(changed, written)
         return likely, Counterfactual(changes, asked_record(asked), text, likely - self._likely)
 
+    @torch.no_grad()
+    def _read(self, question: Question) -> tuple[float, bool]:
+        """The log-probability of the output after the prompt, and whether it is what the model would write."""
+        model, ids = question.model, question.prompt.encoding.ids
+        whole = torch.tensor([[*ids, *question.output][:-1]], device=model.device)
+        with model.borrowed():
+            logits = model.logits(whole, torch.arange(len(ids) - 1, whole.shape[1]))[0]
+        spend(self._cost, 1, whole.shape[1])
+        output = torch.tensor(question.output, device=logits.device)
+        own = logits.log_softmax(-1).gather(1, output[:, None]).sum()
+        return float(own), bool((logits.argmax(1) == output).all())
 
-def _grown(states: Sequence[tuple[Choice, ...]], choices: Sequence[Choice]) -> Iterator[tuple[Choice, ...]]:
+
+def _grown(states: Sequence[State], choices: Sequence[Choice]) -> Iterator[State]:
     """Each state with one change more, of another unit; the same changes in another order are no other state."""
     seen: set[frozenset[Change]] = set()
     for state in states:
@@ -249,82 +330,37 @@ def _grown(states: Sequence[tuple[Choice, ...]], choices: Sequence[Choice]) -> I
                 yield grown
 
 
-@torch.no_grad()
-def _read(question: Question) -> tuple[float, bool]:
-    """The log-probability of the output after the prompt, and whether it is what the model would write."""
-    model, ids = question.model, question.prompt.encoding.ids
-    model.check_length(len(ids), len(question.output))
-    whole = torch.tensor([[*ids, *question.output][:-1]], device=model.device)
-    with model.borrowed():
-        logits = model.logits(whole, torch.arange(len(ids) - 1, whole.shape[1]))[0]
-    output = torch.tensor(question.output, device=logits.device)
-    own = logits.log_softmax(-1).gather(1, output[:, None]).sum()
-    return float(own), bool((logits.argmax(1) == output).all())
+def _count(choices: Sequence[Choice], size: int) -> int:
+    """How many states of so many changes there are."""
+    ways = [1] + [0] * size  # with the units so far, by the number of changes
+    for alternatives in Counter(choice.change.unit for choice in choices).values():
+        for changes in range(size, 0, -1):
+            ways[changes] += alternatives * ways[changes - 1]
+    return ways[size]
 
 
-def _given(
-    alternatives: Mapping[Where, Sequence[str]] | Sequence[str], writing: Writing, question: Question
-) -> dict[int, list[str]]:
-    """The alternatives of every unit that has some; `InputError` for what is none."""
-    units = dict(_stretches(question, writing))
-    if not isinstance(alternatives, Mapping):
-        return {unit: _texts(alternatives) for unit in units}
-    found: dict[int, list[str]] = {}
-    for part, texts in alternatives.items():
-        for stretch in find(part, writing, question.prompt):
-            unit = next((unit for unit, own in units.items() if own == stretch), None)
-            if unit is None:
-                raise InputError(
-                    f"Expected alternatives for parts that are units, {part!r} is none. Give other units, for instance "
-                    "units={'thing': (10, 16)}."
-                )
-            found.setdefault(unit, []).extend(_texts(texts))
-    return found
+def _choices(
+    texts: Mapping[int, Sequence[str]], stretches: Mapping[int, Stretch], writing: Writing, ranked: Sequence[int]
+) -> list[Choice]:
+    """Every change that may be made, those of the strongest unit first."""
+    owns = {unit: text_of(stretch, writing) for unit, stretch in stretches.items()}
+    names = dict(zip(owns, numbered(list(map(repr, owns.values()))), strict=True))
+    choices: list[Choice] = []
+    for rank, unit in enumerate(ranked):
+        for text in dict.fromkeys(texts.get(unit, ())):
+            if text != owns[unit]:
+                change = Change(unit, owns[unit], text, names[unit], characters_of(stretches[unit]))
+                choices.append(Choice(change, stretches[unit], rank))
+    return choices
 
 
-def _texts(alternatives: object) -> list[str]:
-    if isinstance(alternatives, (str, bytes)) or not isinstance(alternatives, Sequence):
-        raise InputError(f"Expected a list of texts, got {alternatives!r}.")
-    texts = cast("Sequence[Any]", alternatives)
-    if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"Expected a list of texts with something in them, got {alternatives!r}.")
-    return list(dict.fromkeys(texts))
-
-
-def _stretches(question: Question, writing: Writing) -> Iterator[tuple[int, Stretch]]:
-    """Every unit that a person wrote, and where in their text it stands."""
-    for index, unit in enumerate(question.prompt.units):
-        if not unit.special and question.prompt.unit_text(unit).strip():
-            yield index, find(index, writing, question.prompt)[0]
-
-
-def _own(stretch: Stretch, writing: Writing) -> str:
-    address, start, end = stretch
-    return writing.texts[address][start:end]
-
-
-@torch.no_grad()
-def _proposals(question: Question, unit: int, count: int) -> list[str]:
-    """What of the same kind the model finds likeliest in the place of a unit, given what is before it."""
-    model, ids = question.model, question.prompt.encoding.ids
-    first = question.prompt.units[unit].tokens[0]
-    before = ids[:first] or (model.codec.start_id,)
-    with model.borrowed():
-        logits = model.logits(torch.tensor([before], device=model.device), torch.tensor([len(before) - 1]))[0, 0]
-    own = question.prompt.unit_text(question.prompt.units[unit]).strip()
-    special = set(getattr(model.tokenizer, "all_special_ids", ()))
-    found: dict[str, None] = {}
-    for token in logits.argsort(descending=True)[:_CONSIDERED].tolist():
-        text = model.codec.output_texts(before, [token])[0].strip()
-        if token not in special and text.isprintable() and text != own and _kind(text) == _kind(own):
-            found[text] = None
-        if len(found) == count:
-            break
-    return list(found)
-
-
-def _kind(text: str) -> str:
-    """What kind of thing a text begins with; nothing at all, and half a character, are kinds of their own."""
-    if not text or "\N{REPLACEMENT CHARACTER}" in text:
-        return "none"
-    return "number" if text[0].isdigit() else "word" if text[0].isalpha() else "mark"
+def _check_answer(answer: object) -> str | None:
+    """The answer that is wanted, as a model would write it; `InputError` for what is no text, or a blank one."""
+    if answer is None:
+        return None
+    if not isinstance(answer, str) or not answer.strip():
+        raise InputError(
+            f"Expected what the other answer has to say as a text, got {answer!r}. Type for instance "
+            'answer="4", or leave it out for any other answer.'
+        )
+    return answer.strip()

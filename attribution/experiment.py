@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from attribution.edits import Edit, apply, read_writing
+from attribution.checks import check_count
+from attribution.edits import Edit, apply
 from attribution.errors import InputError
-from attribution.explainer import Source
+from attribution.explainer import Source, versions
 from attribution.frames import frame
 from attribution.local_problem import LocalProblem
 from attribution.models import load
 from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.chat import Chat
-from attribution.prompts.prompt import check_count
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.units import Units, check_units
+from attribution.prompts.writing import read_writing
 from attribution.question import Asked, Question, ask
 from attribution.target import Contrast, Ids, Semantic
 
 if TYPE_CHECKING:
     from attribution.views.experiment import WhatIfView
+
+SCHEMA = 1
+"""Version of the layout of `WhatIf.to_dict`."""
 
 WHOLE = check_units("message")
 """How a changed prompt is divided, whose units nobody asks for."""
@@ -61,11 +65,14 @@ class WhatIf:
     unit: str
     value: float
     variants: tuple[Variant, ...]
+    max_new_tokens: int
     model: Mapping[str, Any]
+    """The model that was asked: `name`, `architecture`, `dtype`, `revision`."""
+    versions: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in it as plain lists, numbers and texts, ready for JSON."""
-        return asdict(self)
+        return {"schema": SCHEMA} | asdict(self)
 
     def to_frame(self) -> Any:
         """A table with one row per edit, of pandas or polars; `MissingExtraError` where neither is installed."""
@@ -102,7 +109,8 @@ def whatif(
     - `output`: the output that is measured; None for what the model writes after the prompt.
     - `outputs`: the part of it that is meant, as `Attribution.total` takes it, for instance `"3"`.
     - `units`: what an index in an `Edit` means, as in `explain`.
-    - `target`: what is measured, as in `explain`.
+    - `target`: what is measured, as in `explain`. Of a `Contrast` the other texts, and runners-up, stay those of the
+      prompt as it was.
 
     Every edit takes one forward pass for the target and the passes that writing takes. Raises `InputError` where an
     edit does not fit the prompt, and what `explain` raises.
@@ -115,35 +123,55 @@ def whatif(
     """
     tokens_allowed = check_count("max_new_tokens", max_new_tokens)
     division = check_units(units)
+    if outputs is not None and isinstance(target, Semantic):
+        raise InputError("Expected no outputs with a Semantic target, which is about the whole output. Leave them out.")
     local = load(model)
     first = ask(local, prompt, division, target, output, tokens_allowed)
     chosen = find_outputs(first.output_texts, outputs)
-    writing = read_writing(prompt)
-    # All of them are made before any is asked, so that a mistake in the last costs nothing.
-    changed = [apply(edit, writing, first.prompt) for edit in _edits(edits)]
+    # All of them are made ready before the model writes, so that a mistake in the last costs nothing.
+    changed = list(_changed(first, prompt, edits, tokens_allowed))
     value = measure(first, chosen)
     answer = first.output if output is None else local.generate(first.prompt.encoding.ids, tokens_allowed)
     variants: list[Variant] = []
-    for other, words in changed:
-        question = ask(local, other, WHOLE, target, first.output)
-        local.check_length(len(question.prompt.encoding.ids), tokens_allowed)
+    for words, asked, question in changed:
         written = local.generate(question.prompt.encoding.ids, tokens_allowed)
         found = measure(question, chosen)
         is_other = said(question, written) != said(first, answer)
-        text = _text(question, written)
-        variants.append(Variant(words, asked_record(other), text, found, found - value, is_other))
+        variants.append(
+            Variant(words, asked_record(asked), written_text(question, written), found, found - value, is_other)
+        )
     texts = first.output_texts
     return WhatIf(
         prompt=asked_record(prompt),
         output="".join(texts),
         asked="".join(texts[index] for index in chosen),
-        answer=_text(first, answer),
+        answer=written_text(first, answer),
         target=str(target),
         unit=target.unit if isinstance(target, Semantic) else first.reading.target.unit,
         value=value,
         variants=tuple(variants),
+        max_new_tokens=tokens_allowed,
         model=local.describe(),
+        versions=versions(),
     )
+
+
+def _changed(
+    first: Question, prompt: Asked, edits: object, max_new_tokens: int
+) -> Iterator[tuple[str, Asked, Question]]:
+    """Every edit in words, the prompt that it makes, and the first question asked of that."""
+    writing = read_writing(prompt)
+    for edit in _edits(edits):
+        asked, words = apply(edit, writing, first.prompt)
+        question = ask(first.model, asked, WHOLE, "logprob", first.output)
+        if question.prompt.encoding.ids == first.prompt.encoding.ids:
+            raise InputError(
+                f"Expected edits that change what the model reads, {words} does not: it is what stands there, or the "
+                "chat template leaves it out. Give another edit."
+            )
+        first.model.check_length(len(question.prompt.encoding.ids), max_new_tokens)
+        # The very ids that the first question is about, a contrast's others too.
+        yield words, asked, replace(question, reading=first.reading, target=first.target, semantic=first.semantic)
 
 
 def measure(question: Question, outputs: Sequence[int]) -> float:
@@ -156,20 +184,26 @@ def measure(question: Question, outputs: Sequence[int]) -> float:
 def said(question: Question, output: Ids) -> str:
     """What an output says, without the token that ends it and white space around it."""
     stops = question.model.stop_ids
-    return _text(question, tuple(token for token in output if token not in stops)).strip()
+    return written_text(question, tuple(token for token in output if token not in stops)).strip()
 
 
 def asked_record(prompt: Asked) -> Any:
-    """A prompt as JSON holds it: a text, or messages."""
+    """A prompt as JSON holds it: a text, messages, or a dict of what a `Chat` or a `Rendered` prompt is made of."""
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, Rendered):
-        return prompt.text
-    messages = prompt.messages if isinstance(prompt, Chat) else prompt
-    return [dict(message) for message in messages]
+        return {"text": prompt.text, "spans": [list(span) for span in prompt.spans]}
+    if not isinstance(prompt, Chat):
+        prompt = Chat(prompt)
+    messages = [dict(message) for message in prompt.messages]
+    if prompt.tools is None and not prompt.options:
+        return messages
+    tools = [tool if isinstance(tool, dict) else getattr(tool, "__name__", str(tool)) for tool in prompt.tools or ()]
+    return {"messages": messages, "tools": tools, "options": dict(prompt.options)}
 
 
-def _text(question: Question, output: Ids) -> str:
+def written_text(question: Question, output: Ids) -> str:
+    """The text of an output that follows the question's prompt."""
     return "".join(question.model.codec.output_texts(question.prompt.encoding.ids, output))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, cast, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Float, Float32
 
 import attribution
 from attribution.absence import Replace, check_ablation
+from attribution.checks import check_count, check_seed
 from attribution.errors import InputError
 from attribution.estimate import Estimate, estimate
 from attribution.evaluations import Evaluations
@@ -23,9 +23,10 @@ from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.problem import OverOutputs, check_budget, check_over_outputs
-from attribution.prompts.prompt import check_count, nesting
+from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
-from attribution.question import Asked, Question, ablation_record, ask
+from attribution.question import Asked, Question, ask
+from attribution.recorded import ablation_record, target_record
 from attribution.result import Attribution, Interaction, Output, Unit
 from attribution.target import Contrast, Semantic
 
@@ -128,7 +129,7 @@ def explain(
     tokens_allowed = check_count("max_new_tokens", max_new_tokens)
     division = check_units(units)
     reduction = check_over_outputs(over_outputs)
-    seed = _check_seed(seed)
+    seed = check_seed(seed)
     local = load(model)
     question = ask(local, prompt, division, target, output, tokens_allowed, guess_output=dry_run)
     ids = question.output
@@ -159,8 +160,13 @@ def explain(
         "target": str(target) if per_output or reduction == "sum" else f"{reduction} of {target}",
         "per_output": per_output,
         "ablation": str(absent) if "value" in chosen.needs else None,
-        "question": question.record()
-        | {"ablation": ablation_record(absent), "ablate_special": ablate_special, "over_outputs": reduction},
+        "question": {
+            "messages": question.messages,
+            "target": target_record(target),
+            "ablation": ablation_record(absent),
+            "ablate_special": ablate_special,
+            "over_outputs": reduction,
+        },
         "model": local.describe(),
     }
     if resume is not None:
@@ -193,13 +199,18 @@ def explain(
         errors=None if errors is None else errors[:, :n_prompt],
         interactions=_interactions(problem, n_prompt),
         evaluations=problem.evaluations if "value" in chosen.needs else None,
-        versions={
-            "attribution": attribution.__version__,
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-        },
+        versions=versions(),
         **record,
     )
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computed a result."""
+    return {
+        "attribution": attribution.__version__,
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
 
 
 def _evaluations(
@@ -224,17 +235,6 @@ def _evaluations(
             f"Expected a result for the same question to resume from, got one with another {', '.join(other)}."
         )
     return resume.evaluations
-
-
-def _check_seed(seed: object) -> int:
-    """The seed as an int; `InputError` where it is no whole number from 0 on."""
-    try:
-        found = -1 if isinstance(seed, bool) else operator.index(cast(Any, seed))
-    except TypeError:
-        found = -1
-    if found < 0:
-        raise InputError(f"Expected the seed as an int from 0 on, got {seed!r}.")
-    return found
 
 
 def _interactions(problem: LocalProblem, n_prompt: int) -> tuple[Interaction, ...]:

@@ -25,11 +25,12 @@ from jaxtyping import Float, Int
 from rich.console import Console
 from torch import Tensor
 
+from attribution.checks import check_count
 from attribution.errors import InputError
 from attribution.local_problem import LocalProblem
 from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
-from attribution.prompts.prompt import Encoding, Prompt, PromptUnit, check_count, check_prompt
+from attribution.prompts.prompt import Encoding, Prompt, PromptUnit, check_prompt
 from attribution.target import Target, named_target, read_output
 from attribution.views.table import TableView
 

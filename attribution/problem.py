@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attribution.checks import check_count
 from attribution.engine.attention import Step
 from attribution.engine.backward import Reduce
 from attribution.engine.forward import Place, here
 from attribution.engine.rules import ATTN_LRP, CP_LRP, PLAIN, Rules, gim
 from attribution.errors import InputError
-from attribution.prompts.prompt import check_count
 
 __all__ = [  # what methods need of the engines is named here, so that they import nothing below
     "ATTN_LRP",

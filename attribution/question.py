@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from attribution.absence import Replace
+from attribution.checks import check_text
 from attribution.errors import InputError
 from attribution.models.local import LocalModel
 from attribution.outputs import find_outputs
 from attribution.prompts.chat import Chat, Message
-from attribution.prompts.prompt import Prompt, check_prompt, check_text, divide
+from attribution.prompts.prompt import Prompt, check_prompt, divide
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.source import Source, text_source
 from attribution.prompts.units import Division
@@ -52,10 +52,6 @@ class Question:
     def output_texts(self) -> list[str]:
         """The text that each token of the output adds."""
         return self.model.codec.output_texts(self.prompt.encoding.ids, self.output)
-
-    def record(self) -> dict[str, Any]:
-        """What has to be known, besides the prompt itself, to ask the same again, as JSON holds it."""
-        return {"target": target_record(self.target), "messages": self.messages}
 
 
 def ask(
@@ -151,39 +147,6 @@ def find_output(model: LocalModel, prompt: Prompt, output: str | Sequence[int] |
 def encode_after(model: LocalModel, prompt: Prompt, before: str, ids: Ids, text: str) -> Ids:
     """The ids of a text that follows the prompt and what was written `before`, whose ids together are given."""
     return model.codec.encode_output(prompt.text + before, ids, text, add_special=prompt.tokenizer_adds)
-
-
-def target_record(target: str | Contrast | Semantic) -> Any:
-    """The target as JSON holds it."""
-    if isinstance(target, Contrast):
-        return {"contrast": list(target.alternatives), "instead_of": target.instead_of}
-    if isinstance(target, Semantic):
-        return {"semantic": target.by, "max_new_tokens": target.max_new_tokens}
-    return target
-
-
-def recorded_target(record: Any) -> str | Contrast | Semantic:
-    """The target that `target_record` wrote down; `InputError` for anything else."""
-    if not isinstance(record, Mapping):
-        return named_target(record).name
-    known = cast("Mapping[str, Any]", record)
-    if "contrast" in known:
-        return Contrast(*known["contrast"], instead_of=known.get("instead_of"))
-    if "semantic" in known:
-        return Semantic(known["semantic"], known.get("max_new_tokens"))
-    raise InputError(f"Expected the record of a target, got {record!r}.")
-
-
-def ablation_record(ablation: str | Replace) -> Any:
-    """The meaning of "absent" as JSON holds it."""
-    if isinstance(ablation, Replace):
-        return {"replace": [filler if isinstance(filler, str) else list(filler) for filler in ablation.fillers]}
-    return ablation
-
-
-def recorded_ablation(record: Any) -> str | Replace:
-    """The meaning of "absent" that `ablation_record` wrote down."""
-    return Replace(*cast("Mapping[str, Any]", record)["replace"]) if isinstance(record, Mapping) else record
 
 
 def _notes(source: Source, prompt: Prompt) -> dict[str, Any]:

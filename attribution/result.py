@@ -168,18 +168,25 @@ class Attribution:
         """
         return find_outputs([output.text for output in self.outputs], outputs, units)
 
-    def total(self, outputs: Outputs = None, units: str = "token", *, reduce: str = "sum") -> Float32[Array, " unit"]:
+    def total(
+        self, outputs: Outputs = None, units: str = "token", *, reduce: str | None = None
+    ) -> Float32[Array, " unit"]:
         """Score of every unit over all outputs or the given ones (see `output_indices`); float32 `[unit]`.
 
-        `reduce` is "sum", "mean" or "min": the smallest of the scores. Raises `InputError` where some outputs are asked
-        of a result that has scores for all of them together only.
+        `reduce` is "sum" (the default), "mean" or "min", the smallest of the scores. A result with a single row of
+        scores gives that, and takes only what it was computed with. Raises `InputError` for another `reduce`, and where
+        some outputs are asked of a result that has scores for all of them together only.
         """
         reductions = {"sum": np.sum, "mean": np.mean, "min": np.min}
-        if reduce not in reductions:
-            raise InputError(f"Expected reduce out of {', '.join(map(repr, reductions))}, got {reduce!r}.")
+        own = None if self.per_output else self.question.get("over_outputs", "sum")
+        allowed = tuple(reductions) if own is None else (own,)
+        wanted = reduce or (own or "sum")
+        if wanted not in allowed:
+            raise InputError(f"Expected reduce out of {', '.join(map(repr, allowed))}, got {reduce!r}.")
         indices = self._scored(outputs, units)
-        rows = indices if self.per_output else [0]
-        return reductions[reduce](self.scores[rows].astype(np.float64), axis=0).astype(np.float32)
+        if not self.per_output:
+            return self.scores[0].copy()
+        return reductions[wanted](self.scores[indices].astype(np.float64), axis=0).astype(np.float32)
 
     def _scored(self, outputs: Outputs, units: str = "token") -> list[int]:
         """The indices of these outputs; `InputError` where they are but a part of what was scored as a whole."""

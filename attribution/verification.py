@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import comb
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 
-from attribution.absence import check_ablation
+from attribution.checks import check_count, check_seed
 from attribution.errors import BudgetError, InputError
 from attribution.explainer import Source
-from attribution.local_problem import LocalProblem
 from attribution.models import load
-from attribution.models.local import LocalModel
 from attribution.outputs import Outputs
-from attribution.problem import Problem, check_over_outputs
-from attribution.prompts.prompt import Prompt, PromptUnit, check_count
-from attribution.question import read_target, recorded_ablation, recorded_target
+from attribution.problem import Problem
+from attribution.recorded import recorded_problem
 from attribution.result import Attribution
-from attribution.target import Contrast, Semantic, named_target
 
 if TYPE_CHECKING:
     from attribution.views.verification import VerificationView
@@ -38,13 +33,14 @@ SIGNIFICANT = 0.05
 ENOUGH = 19
 """The fewest random sets with which p can be as small as that."""
 
+NEGLIGIBLE = 0.01
+"""Share of the strongest score below which a unit is not among the strongest, however many are wanted."""
+
 _ROUNDING = 1e-5
 """Of the largest number that was read: what is not further apart is the same."""
 
 _DRAWS = 4
 """Sets that are drawn for every one that is asked: the quarter that is closest in its number of tokens is."""
-
-_RECORD = ("target", "ablation", "ablate_special", "over_outputs")
 
 
 @dataclass(frozen=True)
@@ -228,7 +224,8 @@ def verify(
 
     - `model`: the model that the result is of, or anything `attribution.load` takes.
     - `result`: what `explain` gave, or `Attribution.load`.
-    - `top`: how many of the strongest units to act on, those that support the output most; fewer where fewer do. For a
+    - `top`: how many of the strongest units to act on, those that support the output most; fewer where fewer do, or
+      where others have less than 1% of the strongest score. For a
       method without signs those with the largest scores, which do not say whether they support or oppose: the latter
       do not hold.
     - `outputs`: the part of the output that is asked about, as `Attribution.total` takes it, for instance `"3"`.
@@ -256,10 +253,10 @@ def verify(
             "saved one with Attribution.load."
         )
     top, n_random = check_count("top", top), check_count("n_random", n_random)
-    rng = np.random.default_rng(_check_seed(seed))
+    rng = np.random.default_rng(check_seed(seed))
     result.output_indices(outputs)  # a mistake is said before a model is loaded
     local = load(model)
-    problem = rebuild(local, result)
+    problem = recorded_problem(local, result)
     return examine(
         problem, result, top, outputs=outputs, n_random=n_random, rng=rng, unit=problem.unit, model=local.describe()
     )
@@ -323,10 +320,11 @@ def examine(
 def _strongest(
     result: Attribution, outputs: Outputs, top: int, removable: Bool[np.ndarray, " unit"]
 ) -> tuple[int, ...]:
-    """The removable units with the largest scores above 0, the strongest first; `InputError` where there is none."""
+    """The removable units with the largest scores above next to nothing, the strongest first; `InputError` for none."""
     scores = result.total(outputs).astype(np.float64)
     strength = np.where(removable, scores if result.method["signed"] else np.abs(scores), 0.0)
-    found = [int(unit) for unit in np.argsort(-strength, kind="stable")[:top] if strength[unit] > 0]
+    least = NEGLIGIBLE * strength.max(initial=0.0)
+    found = [int(unit) for unit in np.argsort(-strength, kind="stable")[:top] if strength[unit] > least]
     if not found:
         raise InputError(
             f"Expected a result in which some {result.granularity} supports these outputs, but no score is above 0: "
@@ -358,82 +356,3 @@ def _trial(trial: Trial) -> dict[str, Any]:
     found = asdict(trial) | {"controls": list(trial.controls)}
     interval = None if trial.interval is None else list(trial.interval)
     return found | {"mean": trial.mean, "interval": interval, "p": trial.p, "holds": trial.holds}
-
-
-# The problem that a result is about
-
-
-def rebuild(model: LocalModel, result: Attribution) -> LocalProblem:
-    """The problem that a result is about, on a model: the same units, target and meaning of "absent".
-
-    Output tokens are no units of it, so that they all stay. Raises `InputError` where the result does not say what was
-    asked, and where the model is another than its own.
-    """
-    question = result.question
-    if not all(name in question for name in _RECORD):
-        raise InputError(
-            f"Expected a result that says what was asked, as those of explain do; this one of {result.method['name']} "
-            "does not. Type explain(...) again."
-        )
-    try:
-        target = recorded_target(question["target"])
-        absent = check_ablation(recorded_ablation(question["ablation"]))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"Expected a result that says what was asked, but its record is damaged: {error!r}."
-        ) from error
-    prompt, output = _prompt(model, result), tuple(output.id for output in result.outputs)
-    if not all(0 <= i < model.vocabulary_size for i in output):
-        raise _other_model(f"this one has no token {max(output)}, which the output has")
-    wanted = named_target(target) if isinstance(target, str) else target
-    problem = LocalProblem(
-        model,
-        prompt,
-        read_target(model, prompt, output, wanted),
-        per_output=result.per_output,
-        over_outputs=check_over_outputs(question["over_outputs"]),
-        semantic=wanted if isinstance(wanted, Semantic) else None,
-        ablation=absent,
-        ablate_special=bool(question["ablate_special"]),
-    )
-    if isinstance(wanted, Contrast) and not wanted.alternatives:  # the model was asked for its runners-up
-        problem.cost.forwards += 1
-        problem.cost.tokens += len(prompt.encoding.ids) + len(output) - 1
-    own, theirs = problem.logprobs().numpy(), np.array([output.logprob for output in result.outputs])
-    if not np.allclose(own, theirs, rtol=0.02, atol=0.02):
-        raise _other_model(f"this one finds the output as likely as {own.sum():.3f} nats, that one {theirs.sum():.3f}")
-    return problem
-
-
-def _prompt(model: LocalModel, result: Attribution) -> Prompt:
-    """The result's prompt in the result's units, as the model's tokenizer reads it."""
-    if not result.prompt_ids:
-        raise InputError(
-            "Expected a result with the token ids of its prompt, this one has none. Type explain(...) again."
-        )
-    edges = [0, *(unit.last_token for unit in result.units)]
-    if [unit.first_token for unit in result.units] != edges[:-1] or edges[-1] != len(result.prompt_ids):
-        raise InputError("Expected a result whose units are made of all tokens of the prompt. Type explain(...) again.")
-    units = tuple(
-        PromptUnit((u.start, u.end), (u.first_token, u.last_token), u.special, u.role, u.name) for u in result.units
-    )
-    for adds in (True, False):  # the tokenizer adds nothing to what a template has written
-        encoding = model.codec.encode(result.prompt, add_special=adds)
-        if encoding.ids == result.prompt_ids:
-            return Prompt(result.prompt, encoding, units, tokenizer_adds=adds)
-    raise _other_model(f"the tokenizer of this one, {model.describe()['name']}, reads the prompt as other tokens")
-
-
-def _other_model(why: str) -> InputError:
-    return InputError(f"Expected the model that the result was computed with: {why}. Pass that model to verify.")
-
-
-def _check_seed(seed: object) -> int:
-    """The seed as an int; `InputError` where it is no whole number from 0 on."""
-    try:
-        found = -1 if isinstance(seed, bool) else operator.index(cast(Any, seed))
-    except TypeError:
-        found = -1
-    if found < 0:
-        raise InputError(f"Expected the seed as an int from 0 on, got {seed!r}.")
-    return found

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from attribution.cli import main
+from attribution.result import Attribution
 from tests.templates import FAMILIES
+from tests.test_cli import run
 from tests.tiny import tiny_model
 from tests.tokenizers_ import chat_tokenizer
 
@@ -64,7 +66,8 @@ def test_whatif_by_index(cli) -> None:
 def test_compare_prompts_methods_and_files(cli, tmp_path) -> None:
     prompts = cli("compare", APPLES, ORANGES, "--why", "3")
     assert prompts[0] == 0
-    assert "apples (2 of 2) → oranges (2 of 2)" in prompts[1] or "Tom" in prompts[1]
+    ranking = prompts[1][prompts[1].index("Largest differences for '3', in nats:") :]
+    assert ranking.splitlines()[2].split()[-1] == "Tom"
     methods = cli("compare", APPLES, "--method", "leave_one_out", "--method", "attn_lrp", "--why", "3")
     assert "attn_lrp" in methods[1]
     names = []
@@ -72,8 +75,30 @@ def test_compare_prompts_methods_and_files(cli, tmp_path) -> None:
         names.append(str(tmp_path / f"{index}.safetensors"))
         assert cli("explain", prompt, "--save", names[-1])[0] == 0
     assert cli("compare", *names, "--why", "3")[1] == prompts[1]
+    contrasts = json.loads(cli("compare", APPLES, ORANGES, "--why", "3", "--instead", "5", "--json")[1])
+    assert contrasts["first"]["target"] == "logprob - '5' instead of '3'"
     mixed = json.loads(cli("compare", names[0], ORANGES, "--json")[1])
     assert mixed["second"]["prompt"] == ORANGES
+
+
+def test_compare_reads_standard_input_once_and_chats_from_files(cli, chatty: str, tmp_path) -> None:
+    done = run("compare", "-", "--method", "leave_one_out", "--method", "attn_lrp", "--json", input=APPLES + "\n")
+    assert json.loads(done.stdout)["second"]["prompt"] == APPLES
+    name = chat_file(tmp_path, MESSAGES)
+    both = ("--method", "saliency", "--method", "leave_one_out", "--max-new-tokens", "2", "--model", chatty)
+    assert json.loads(cli("compare", name, *both, "--json")[1])["first"]["question"]["messages"] == MESSAGES
+
+
+def test_what_was_computed_is_saved_whatever_is_asked_of_it(cli, tmp_path) -> None:
+    name = str(tmp_path / "r.safetensors")
+    status, _, err = cli("explain", APPLES, "--why", "typo", "--save", name)
+    assert (status, "Expected a part of the output" in err) == (2, True)
+    assert Attribution.load(name).prompt == APPLES
+
+
+def test_parts_by_their_characters(cli) -> None:
+    found = json.loads(cli("whatif", APPLES, "--remove", "@0:3", "--remove", "#-2", "--json")[1])
+    assert [variant["prompt"] for variant in found["variants"]] == [APPLES[4:], APPLES.replace(" have", "")]
 
 
 def test_verify(cli, tmp_path) -> None:
@@ -130,6 +155,9 @@ def test_chats(cli, chatty: str, tmp_path) -> None:
         (["compare", APPLES], "something to compare with"),
         (["compare", APPLES, ORANGES, "--why", "1", "--why", "2", "--why", "3"], "once or twice"),
         (["compare", "/no/such.safetensors", ORANGES], "No result can be read"),
+        (["compare", "a.safetensors", "--method", "leave_one_out", "--method", "saliency"], "no --method with saved"),
+        (["compare", "a.safetensors", "b.safetensors", "--units", "token"], "no --units with saved results"),
+        (["compare", "/no/such.json", ORANGES], "Expected messages as JSON"),
         (["verify", "/no/such.safetensors"], "No result can be read"),
         (["explain", APPLES, "--units", "sentences"], "Did you mean 'sentence'?"),
         (["explain", APPLES, "--target", "semantic:nearly"], "got 'nearly'"),

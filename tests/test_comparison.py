@@ -7,6 +7,8 @@ import json
 import random
 import re
 import sys
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,33 @@ def test_long_prompts_that_differ_throughout_take_seconds_at_most() -> None:
     assert sum(pair.kind == "changed" for pair in compare(first, second).pairs) == 1400
 
 
+def test_texts_that_repeat_themselves() -> None:
+    """What both have in common would be looked for through minutes; in little of the time the same units are found."""
+    first, second = of_words("the a x " * 1333 + "end"), of_words("the a " * 2000 + "end")
+    compared = compare(first, second)
+    assert [i for i, _ in indices(compared) if i is not None] == list(range(len(first.units)))
+    assert [j for _, j in indices(compared) if j is not None] == list(range(len(second.units)))
+    assert [pair.kind for pair in compared.pairs[:2]] == ["same", "same"]
+    assert compared.pairs[-1].kind == "same"
+
+
+def test_what_both_begin_and_end_with_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attribution.comparison._MOST_STEPS", 0)
+    first, second = of_words("a b a b a x a b a b"), of_words("a b a b a y z a b a b")
+    assert [pair.kind for pair in compare(first, second).pairs].count("same") == 9
+    # What one side has more of is not counted twice.
+    shorter, longer = of_words("a b a"), of_words("a b a b a")
+    assert [pair.kind for pair in compare(shorter, longer).pairs].count("same") == 3
+    assert [pair.kind for pair in compare(longer, shorter).pairs].count("same") == 3
+
+
+def test_without_steps_units_pair_up_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = of_words("Sam p q r s"), of_words("Sam q r s t")
+    assert indices(compare(first, second))[1:] == [(1, None), (2, 1), (3, 2), (4, 3), (None, 4)]
+    monkeypatch.setattr("attribution.comparison._MOST_STEPS", 0)
+    assert indices(compare(first, second)) == [(i, i) for i in range(5)]
+
+
 # One scale
 
 
@@ -200,7 +229,9 @@ def test_outputs_are_chosen_for_each_side() -> None:
 
 def test_labels() -> None:
     compared = compare(of_words("a b"), of_words("a b", method=SIGNED | {"name": "lime"}, target="prob"))
-    assert dataclasses.asdict(compared.labels[1]) == {"method": "lime", "model": "m", "target": "prob", "output": "3"}
+    assert dataclasses.asdict(compared.labels[1]) == {
+        "method": "lime", "model": "m", "target": "prob", "output": "3", "quantity": "prob",
+    }  # fmt: skip
 
 
 def test_different_measures_become_shares() -> None:
@@ -216,6 +247,42 @@ def test_different_measures_become_shares() -> None:
     # One unit, but only one of them with signs.
     assert compare(first, of_words("<bos> a b c", method=SIGNED | {"signed": False})).share
     assert not compare(second, second).share
+
+
+def test_different_quantities_become_shares() -> None:
+    """Though their unit has one name."""
+
+    def of_target(target: str, **changes: Any) -> Attribution:
+        return of_words("a b c", [1, -4, 2], target=target, **changes)
+
+    def of_whole(target: str, over_outputs: str) -> Attribution:
+        return of_target(target, per_output=False, question={"over_outputs": over_outputs})
+
+    logprob, contrast = of_target("logprob"), of_target("logprob - '5' instead of '3'")
+    for one, other in combinations(
+        [
+            logprob,
+            contrast,
+            of_target("entropy"),
+            of_whole("mean of logprob", "mean"),
+            of_whole("min of logprob", "min"),
+            of_whole("mean of logprob - '5'", "mean"),
+        ],
+        2,
+    ):
+        compared = compare(one, other)
+        assert compared.share
+        assert (compared.unit, compared.scale) == (SHARE, 1.0)
+    for one, other in (
+        (contrast, of_target("logprob - runner-up")),
+        (logprob, of_whole("logprob", "sum")),
+        (of_whole("mean of logprob - '5'", "mean"), of_whole("mean of logprob - '7'", "mean")),
+        # Where there is a row for each output token, nothing was reduced.
+        (logprob, of_target("logprob", question={"over_outputs": "mean"})),
+    ):
+        assert not compare(one, other).share
+    text = " ".join(str(compare(logprob, of_whole("mean of logprob - '5'", "mean"))).split())
+    assert "measured differently (the first is in nats of logprob, the second in nats of mean of contrast)" in text
 
 
 def test_nothing_is_divided_by_zero() -> None:
@@ -365,7 +432,7 @@ def test_repeated_words_are_numbered() -> None:
     text = str(compare(of_words("you you a", [1, 2, 3]), of_words("you you a", [1, 5, 3])))
     assert "  you (2 of 2)\n" in text
     text = str(compare(of_words("Hi you you", [1, 2, 3]), of_words("Hi you them", [1, 5, 3])))
-    assert "  you (1 of 2 / 1 of 1)\n" in text
+    assert "  you (1 of 2) / you\n" in text
     text = str(compare(of_words("a b b"), of_words("a b b c c", [0, 0, 0, 0, 1])))
     assert "  c (2 of 2)  only second\n" in text
 

@@ -9,8 +9,8 @@ import torch
 
 import attribution as at
 from attribution.errors import ContextWindowError, InputError
-from attribution.experiment import WhatIf
 from attribution.models.local import LocalModel
+from tests.state import differences, snapshot
 from tests.templates import FAMILIES
 from tests.tiny import tiny_model
 from tests.tokenizers_ import chat_tokenizer
@@ -81,6 +81,57 @@ def test_other_targets(demo: LocalModel) -> None:
     semantic = at.whatif(demo, APPLES, [Edit.swap("3", "5"), Edit.remove("Tom")], target=at.Semantic("exact"))
     assert (semantic.value, semantic.unit) == (1, "similarity")
     assert [variant.value for variant in semantic.variants] == [0, 1]
+
+
+def test_the_runner_up_stays_that_of_the_prompt_as_it_was(demo: LocalModel) -> None:
+    ids = tuple(demo.tokenizer(APPLES)["input_ids"])
+    output = demo.generate(ids, 20)
+    place = [demo.codec.decode([token]) for token in output].index(" 3")
+    runner_up = demo.runners_up(ids, output)[place]
+    found = at.whatif(demo, APPLES, Edit.replace("many apples", "many oranges"), target=at.Contrast(), outputs="3")
+
+    def difference(text: str) -> float:
+        own = reference(demo, text, output)[place]
+        return own - reference(demo, text, (*output[:place], runner_up))[place]
+
+    assert found.value == pytest.approx(difference(APPLES), abs=1e-4)
+    assert found.variants[0].value == pytest.approx(difference(found.variants[0].prompt), abs=1e-4)
+
+
+def test_edits_that_the_model_never_sees_are_refused(demo: LocalModel) -> None:
+    with pytest.raises(InputError, match="change what the model reads"):
+        at.whatif(demo, APPLES, [Edit.remove("Tom"), Edit.replace("Tom", "Tom")])
+    family = next(family for family in FAMILIES if family.name == "qwen3")
+    model = LocalModel(tiny_model("llama"), chat_tokenizer(family))
+    thought = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "<think>\nZebra\n</think>\n\nYes."},
+        {"role": "user", "content": "Go"},
+    ]
+    with pytest.raises(InputError, match="the chat template leaves it out"):
+        at.whatif(model, thought, Edit.remove("Zebra"), max_new_tokens=2)
+
+
+def test_a_mistake_in_the_last_edit_costs_nothing(demo: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalModel, "generate", lambda *_, **__: pytest.fail("the model was asked to write"))
+    edits = [Edit.remove("Tom"), Edit.replace("Tom", "pears " * 600)]
+    with pytest.raises(ContextWindowError):
+        at.whatif(demo, APPLES, edits, output=" 3")
+
+
+def test_prompts_are_recorded_whole() -> None:
+    family = next(family for family in FAMILIES if family.name == "qwen3")
+    model = LocalModel(tiny_model("llama"), chat_tokenizer(family))
+    chat = at.Chat([{"role": "user", "content": "Hi Tom"}], options={"enable_thinking": False})
+    found = at.whatif(model, chat, Edit.remove("Tom"), max_new_tokens=2)
+    messages = [{"role": "user", "content": "Hi Tom"}]
+    assert found.prompt == {"messages": messages, "tools": [], "options": {"enable_thinking": False}}
+    assert "user: Hi Tom" in str(found)
+    rendered = at.Rendered("<|im_start|>user\nHi Tom<|im_end|>", [(17, 23, "user")])
+    content = at.whatif(model, rendered, Edit.remove("Tom"), max_new_tokens=2).to_dict()
+    assert content["variants"][0]["prompt"] == {"text": "<|im_start|>user\nHi<|im_end|>", "spans": [[17, 19, "user"]]}
+    assert (content["schema"], content["max_new_tokens"]) == (1, 2)
+    assert content["versions"]["torch"]
 
 
 def test_units_by_index_are_those_of_a_result(demo: LocalModel) -> None:
@@ -155,13 +206,21 @@ def test_edits_that_are_none(edits, message: str, demo: LocalModel) -> None:
         at.whatif(demo, APPLES, edits)
 
 
+def test_a_semantic_target_is_of_the_whole_output(demo: LocalModel) -> None:
+    with pytest.raises(InputError, match="about the whole output"):
+        at.whatif(demo, APPLES, Edit.remove("Tom"), target=at.Semantic(), outputs="3")
+
+
 def test_a_changed_prompt_that_is_too_long(llama: LocalModel) -> None:
     with pytest.raises(ContextWindowError):
         at.whatif(llama, "Sam has 3.", Edit.replace("3", "3 apples " * 100), max_new_tokens=2)
 
 
+@pytest.mark.usefixtures("untyped")  # the type checker draws from Python's random numbers
 def test_nothing_of_the_model_is_changed(demo: LocalModel) -> None:
-    before = {name: parameter.requires_grad for name, parameter in demo.model.named_parameters()}
-    found = at.whatif(demo, APPLES, Edit.remove("Tom"))
-    assert isinstance(found, WhatIf)
-    assert before == {name: parameter.requires_grad for name, parameter in demo.model.named_parameters()}
+    before = snapshot(demo.model, demo.tokenizer)
+    result = at.explain(demo, APPLES)
+    at.whatif(demo, APPLES, Edit.remove("Tom"))
+    at.counterfactuals(demo, APPLES, {"3": ["4"]})
+    at.verify(demo, result, n_random=20)
+    assert differences(before, snapshot(demo.model, demo.tokenizer)) == []

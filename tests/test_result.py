@@ -43,6 +43,8 @@ def test_total() -> None:
     assert result().total().tolist() == [0.25, 4, -2, 1]
     assert result().total(1).tolist() == [0.25, 3, 0, -0.5]
     assert result().total(-1).tolist() == [0, 0, 0, 1]
+    assert result().total([0, 1], reduce="mean").tolist() == result().total([0, 1]).__truediv__(2).tolist()
+    assert result().total([0, 1], reduce="min").tolist() == result().scores[:2].min(0).tolist()
     assert result().total([0, 2]).tolist() == [0, 1, -2, 1.5]
     assert result().total("o!").tolist() == [0.25, 4, -2, 0]  # a text stands in two tokens
     assert result().total().dtype == np.float32
@@ -96,6 +98,11 @@ def whole() -> Attribution:
 
 def test_one_row_for_the_output_as_a_whole(tmp_path) -> None:
     assert whole().total().tolist() == [0, 4, -2, 1]
+    assert whole().total(reduce="sum").tolist() == [0, 4, -2, 1]
+    with pytest.raises(InputError, match="reduce out of 'sum', got 'mean'"):
+        whole().total(reduce="mean")
+    least = dataclasses.replace(whole(), question={"over_outputs": "min"})
+    assert least.total().tolist() == least.total(reduce="min").tolist() == [0, 4, -2, 1]
     assert whole().total("Yo!\n").tolist() == whole().total([2, 1, 0]).tolist() == whole().total().tolist()
     for part in (1, "Yo", [0, 1]):
         with pytest.raises(InputError, match=r"computed together \(per_output=False\).*per_output=True"):

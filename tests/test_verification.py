@@ -18,9 +18,10 @@ import attribution
 from attribution.errors import BudgetError, InputError
 from attribution.models.local import LocalModel
 from attribution.question import Rendered
+from attribution.recorded import recorded_problem
 from attribution.result import Attribution, Output, Unit
 from attribution.target import Contrast, Semantic
-from attribution.verification import Trial, Verification, examine, rebuild, verify
+from attribution.verification import Trial, Verification, examine, verify
 from attribution.views.text import plain, visible
 from attribution.views.verification import VerificationView
 from tests.games import Game, LinearGame
@@ -105,6 +106,14 @@ def test_weak_units_among_them_do_no_harm() -> None:
     found = examined(linear(worth), explained(worth), 5)
     assert found.held
     assert set(found.strongest) > set(CAUSES)
+
+
+def test_what_is_next_to_nothing_is_not_among_the_strongest() -> None:
+    """One cause, and the noise of a real model: five names would be no evidence, one is."""
+    worth = [5.0 if unit == 7 else 1e-6 * (unit + 1) for unit in range(24)]
+    found = examined(linear(worth), explained(worth), 5)
+    assert found.strongest == (7,)
+    assert found.held
 
 
 def shuffled(worth: list[float], seed: int) -> Attribution:
@@ -568,7 +577,7 @@ def test_it_is_what_the_model_says(demo, apples: Attribution) -> None:
     assert top.drop == pytest.approx(float(apples.total("3")[unit]), abs=1e-4)
     for (other,), drop in zip(top.sets, top.removed.controls, strict=True):
         assert drop == pytest.approx(float(apples.total("3")[other]), abs=1e-4)
-    problem = rebuild(demo, apples)
+    problem = recorded_problem(demo, apples)
     (row,) = top.outputs
     alone = torch.zeros(1, len(apples.units), dtype=torch.bool)
     assert top.nothing == pytest.approx(float(problem.value(alone)[0, row]), abs=1e-4)
@@ -652,7 +661,7 @@ def test_units_that_are_tokens(demo) -> None:
     found = verify(demo, result, 5, outputs="3")
     assert found.sufficient
     assert max(found.strongest) < len(result.units)
-    assert "5 strongest tokens" in str(found)
+    assert "4 strongest tokens" in str(found)
 
 
 def test_a_contrast(demo) -> None:

@@ -21,6 +21,7 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
+from attribution.checks import check_count
 from attribution.errors import (
     ContextWindowError,
     InputError,
@@ -30,7 +31,6 @@ from attribution.errors import (
 )
 from attribution.models.codec import Codec
 from attribution.models.demo import FOLDER as DEMO_FOLDER
-from attribution.prompts.prompt import check_count
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 

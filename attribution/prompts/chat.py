@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -42,7 +42,11 @@ class Chat:
             _check_message(index, message)
         if not isinstance(self.options, Mapping):
             raise InputError(f'Expected options as a dict such as {{"enable_thinking": False}}, got {self.options!r}.')
-        object.__setattr__(self, "messages", tuple(deepcopy(dict(message)) for message in self.messages))
+        try:  # a copy, in what JSON has: a result is saved with it
+            own = json.loads(json.dumps([dict(message) for message in self.messages]))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"Expected messages that JSON can hold: {error}.") from error
+        object.__setattr__(self, "messages", tuple(own))
 
     @property
     def continues(self) -> bool:
@@ -84,18 +88,22 @@ def all_texts(chat: Chat) -> Iterator[Text]:
                     yield Text(None, "tools", way, text)
 
 
-def read_texts(chat: Chat) -> dict[tuple[int, str], str]:
-    """Every text of the messages, by the index of its message and its place in it ("content")."""
-    return {(text.message, text.place): text.text for text in all_texts(chat) if text.message is not None}
+def read_texts(chat: Chat) -> dict[tuple[int | None, str], str]:
+    """Every text of the messages, by the index of its message and its place in it ("content").
+
+    What the tools' descriptions say is of no message: `(None, "[0].function.description")`.
+    """
+    return {(text.message, text.place): text.text for text in all_texts(chat)}
 
 
-def write_texts(chat: Chat, texts: Mapping[tuple[int, str], str]) -> Chat:
+def write_texts(chat: Chat, texts: Mapping[tuple[int | None, str], str]) -> Chat:
     """The chat with other texts in the places that `read_texts` names; messages left without content are left out."""
-    messages = copied(chat.messages)
+    messages, tools = copied(chat.messages), copied(chat.tools)
     for text in all_texts(chat):
-        if text.message is not None and (text.message, text.place) in texts:
-            put(messages[text.message], text.way, texts[text.message, text.place])
-    return replace(chat, messages=[message for message in messages if _says_something(message)])
+        if (text.message, text.place) in texts:
+            root = tools if text.message is None else messages[text.message]
+            put(root, text.way, texts[text.message, text.place])
+    return replace(chat, messages=[message for message in messages if _says_something(message)], tools=tools)
 
 
 def put(root: Any, way: Sequence[str | int], value: str) -> None:

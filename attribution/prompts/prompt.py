@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, cast
 
 from attribution.errors import InputError
 from attribution.prompts.segments import CUTS
@@ -73,29 +71,6 @@ def check_prompt(text: object) -> str:
     if not text.strip():
         raise InputError("Expected a prompt with at least one word, got an empty one. Pass the text to explain.")
     return text
-
-
-def check_text(name: str, text: str) -> str:
-    """`text` itself where it can be encoded; `InputError` for one with half a character (a lone surrogate) in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"Expected the {name} as text, but character {error.start} is only half of one "
-            f"(U+{ord(text[error.start]):04X}). Read it with the encoding that it was written in."
-        ) from error
-    return text
-
-
-def check_count(name: str, value: object) -> int:
-    """`value` as an int where it is a whole number from 1 on, of whatever integer type; `InputError` otherwise."""
-    try:
-        count = 0 if isinstance(value, bool) else operator.index(cast(Any, value))
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise InputError(f"Expected {name} as a whole number from 1 on, got {value!r}.")
-    return count
 
 
 def divide(source: Source, encoding: Encoding, division: Division) -> Prompt:

@@ -5,15 +5,14 @@ As in the view of one result, no text is parsed as markup, and nothing in it rea
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.text import Text
 
-from attribution.views.text import LISTED, NEGLIGIBLE, kind, plain, seen, shade, visible
+from attribution.views.text import LISTED, NEGLIGIBLE, kind, numbered, plain, seen, shade, visible
 
 _SIDES = ("first", "second")
 _NUMBER = 10  # cells for a number and the heading above it
@@ -29,7 +28,7 @@ class ComparisonView:
     def __init__(self, payload: Mapping[str, Any]) -> None:
         self._payload = payload
         self._scale: float = payload["scale"]
-        self._names = {side: _numbered([_name(unit) for unit in payload[side]["units"]]) for side in _SIDES}
+        self._names = {side: numbered([_name(unit) for unit in payload[side]["units"]]) for side in _SIDES}
         pairs = [pair for pair in payload["pairs"] if not pair["special"]]
         self._ranked = sorted(pairs, key=lambda pair: -abs(pair["difference"]))
 
@@ -125,27 +124,28 @@ class ComparisonView:
         """What the pair's units are called: "Sam (2 of 2)", or "apples → oranges"."""
         first, second = (None if pair[side] is None else self._names[side][pair[side]] for side in _SIDES)
         if first is None or second is None:
-            return "".join(_told(name) for name in (first, second) if name is not None)
+            return first or second or ""
         if pair["kind"] == "changed":
-            return " → ".join(map(_told, (first, second)))
-        if first == second:
-            return _told(first)
+            return f"{first} → {second}"
         # One text, but not as often in both prompts.
-        return f"{first[0]} ({first[1]} of {first[2]} / {second[1]} of {second[2]})"
+        return first if first == second else f"{first} / {second}"
 
     def _remarks(self) -> Iterator[Text]:
         """On which scale this is, how far both agree, and what stands outside."""
         first, second = (self._payload[side] for side in _SIDES)
-        units = [
-            result["method"]["unit"] + ", without signs" * (not result["method"]["signed"])
-            for result in (first, second)
+        quantities = [label["quantity"] for label in self._payload["labels"]]
+        measures = [
+            result["method"]["unit"]
+            + f" of {quantity}" * (len(set(quantities)) > 1)
+            + ", without signs" * (not result["method"]["signed"])
+            for result, quantity in zip((first, second), quantities, strict=True)
         ]
         if self._payload["share"]:
-            told = visible(f"the first is in {units[0]}, the second in {units[1]}")
+            told = visible(f"the first is in {measures[0]}, the second in {measures[1]}")
             yield Text(f"    measured differently ({told}): each is divided by its own strongest score", style="dim")
         else:
             end = self._number(self._scale, signed=False)
-            yield Text(f"    both on one scale, which ends at {end} {visible(units[0])}", style="dim")
+            yield Text(f"    both on one scale, which ends at {end} {visible(measures[0])}", style="dim")
         if self._payload["agreement"] is not None:
             both = sum(pair["kind"] in ("same", "changed") for pair in self._ranked)
             counted = f"{both} {kind(first['granularity'], both)}"
@@ -175,25 +175,6 @@ class ComparisonView:
         return digits if signed else digits.removeprefix("+")
 
 
-_Name = tuple[str, int, int]
-"""What a unit is called, and which one of how many of that name it is."""
-
-
 def _name(unit: Mapping[str, Any]) -> str:
     text: str = unit["text"]
     return visible(text.strip() or text)
-
-
-def _numbered(names: Sequence[str]) -> list[_Name]:
-    count, seen = Counter(names), Counter[str]()
-    numbered: list[_Name] = []
-    for name in names:
-        seen[name] += 1
-        numbered.append((name, seen[name], count[name]))
-    return numbered
-
-
-def _told(name: _Name) -> str:
-    """The name, with its place where it is repeated: "apples (2 of 2)"."""
-    text, place, count = name
-    return f"{text} ({place} of {count})" if count > 1 else text

@@ -12,6 +12,9 @@ from rich.text import Text
 from attribution.views.experiment import shown_output, shown_prompt
 from attribution.views.text import plain, visible
 
+_ALLOWANCES = {"max_tries": "more tries", "beam": "a wider beam"}
+"""What each option that left something out could be given more of."""
+
 
 class CounterfactualsView:
     """What would have had to be different: `rich` prints it with colours, `str` gives plain text.
@@ -43,11 +46,17 @@ class CounterfactualsView:
             for name in ("", "nats", "answer", "change"):
                 table.add_column(name, justify="right" if name in ("", "nats") else "left", no_wrap=name == "nats")
             for place, each in enumerate(found, 1):
-                changes = ", ".join(f"{change['text']!r} → {change['alternative']!r}" for change in each["changes"])
                 answer = visible(each["output"]).strip("⏎ ") or "(nothing)"
-                table.add_row(
-                    str(place), Text(f"{each['change']:+.3f}"), Text(answer, "bold dark_orange"), Text(visible(changes))
-                )
+                change = Text(f"{each['change']:+.3f}")
+                table.add_row(str(place), change, Text(answer, "bold dark_orange"), Text(visible(each["edit"])))
             yield table
-        if not payload["is_complete"]:
-            yield Text("    not everything was tried: allow more tries, or a wider beam", style="dim")
+        yield from self._left_out()
+
+    def _left_out(self) -> Iterator[Text]:
+        """What the search did not look at, and which option would let it."""
+        limited = self._payload["limited_by"]
+        if "keep" in limited:
+            yield Text(f"    more than {len(self._payload['found'])} were found: raise keep", style="dim")
+        allowed = [words for name, words in _ALLOWANCES.items() if name in limited]
+        if allowed:
+            yield Text(f"    not everything was tried: allow {', or '.join(allowed)}", style="dim")

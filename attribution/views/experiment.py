@@ -53,6 +53,8 @@ class WhatIfView:
 
 def shown_prompt(prompt: Any) -> Text:
     """A prompt as a person wrote it: a text, or messages with their roles before them."""
+    if isinstance(prompt, dict):
+        prompt = prompt.get("text", prompt.get("messages"))
     if isinstance(prompt, str):
         return Text(visible(prompt, layout=True))
     text = Text()
