@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
-    from attribution.comparison import compare
-    from attribution.counterfactual import counterfactuals
-    from attribution.edits import Edit
     from attribution.errors import AttributionError
     from attribution.estimate import Estimate
-    from attribution.experiment import whatif
+    from attribution.experiments.comparison import compare
+    from attribution.experiments.counterfactual import counterfactuals
+    from attribution.experiments.edits import Edit
+    from attribution.experiments.verification import verify
+    from attribution.experiments.what_if import whatif
     from attribution.explainer import explain
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from attribution.prompts.rendered import Rendered
     from attribution.result import Attribution
     from attribution.target import Contrast, Semantic
-    from attribution.verification import verify
 
 __version__ = "0.1.0"
 
@@ -59,20 +59,20 @@ _HOMES = {
     "AttributionError": "attribution.errors",
     "Chat": "attribution.prompts.chat",
     "Contrast": "attribution.target",
-    "Edit": "attribution.edits",
+    "Edit": "attribution.experiments.edits",
     "Estimate": "attribution.estimate",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
     "Rendered": "attribution.prompts.rendered",
     "Replace": "attribution.absence",
     "Semantic": "attribution.target",
-    "compare": "attribution.comparison",
-    "counterfactuals": "attribution.counterfactual",
+    "compare": "attribution.experiments.comparison",
+    "counterfactuals": "attribution.experiments.counterfactual",
     "explain": "attribution.explainer",
     "list_methods": "attribution.method",
     "load": "attribution.models",
-    "verify": "attribution.verification",
-    "whatif": "attribution.experiment",
+    "verify": "attribution.experiments.verification",
+    "whatif": "attribution.experiments.what_if",
 }
 
 

@@ -21,10 +21,10 @@ from attribution.typed import for_both, typed_ablation, typed_pair, typed_part, 
 from attribution.views.text import visible
 
 if TYPE_CHECKING:
-    from attribution.comparison import Comparison
-    from attribution.experiment import WhatIf
+    from attribution.experiments.comparison import Comparison
+    from attribution.experiments.verification import Verification
+    from attribution.experiments.what_if import WhatIf
     from attribution.result import Attribution
-    from attribution.verification import Verification
 
 app = typer.Typer(
     name="attribution",
@@ -167,8 +167,8 @@ def whatif(
     @START:END, characters of the prompt, @MESSAGE:START:END of a chat. Every option may be given several times; each
     change is made by itself.
     """
-    from attribution.edits import Edit
-    from attribution.experiment import whatif as change_prompt
+    from attribution.experiments.edits import Edit
+    from attribution.experiments.what_if import whatif as change_prompt
 
     edits = [
         *(Edit.remove(typed_part(part)) for part in remove or ()),
@@ -209,7 +209,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Show where two prompts, or two methods, differ."""
-    from attribution.comparison import compare as compare_results
+    from attribution.experiments.comparison import compare as compare_results
     from attribution.explainer import explain as explain_prompt
     from attribution.models import load
     from attribution.result import Attribution
@@ -255,8 +255,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Remove the strongest units of RESULT, keep nothing but them, and say whether the explanation holds."""
+    from attribution.experiments.verification import verify as verify_result
     from attribution.result import Attribution
-    from attribution.verification import verify as verify_result
 
     _show(verify_result(model, Attribution.load(result), top, outputs=why, n_random=n_random, seed=seed), as_json)
 

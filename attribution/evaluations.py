@@ -32,7 +32,7 @@ class Evaluations:
         return len(self.keep)
 
 
-class Asked:
+class Answers:
     """The masks that were asked so far, and the targets after each, so that none is asked twice."""
 
     def __init__(self, n_units: int, n_targets: int) -> None:

@@ -25,12 +25,13 @@ from attribution.models.local import LocalModel
 from attribution.problem import OverOutputs, check_budget, check_over_outputs
 from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
-from attribution.question import Asked, Question, ask
+from attribution.prompts.writing import Written
+from attribution.question import Question, ask
 from attribution.recorded import ablation_record, target_record
 from attribution.result import Attribution, Interaction, Output, Unit
 from attribution.target import Contrast, Semantic
 
-Source = LocalModel | str | Path | tuple[Any, Any]
+ModelSource = LocalModel | str | Path | tuple[Any, Any]
 """What names a model, or is one."""
 
 
@@ -55,17 +56,17 @@ class Options(TypedDict, total=False):
 
 @overload
 def explain(
-    model: Source, prompt: Asked, *, dry_run: Literal[False] = False, **options: Unpack[Options]
+    model: ModelSource, prompt: Written, *, dry_run: Literal[False] = False, **options: Unpack[Options]
 ) -> Attribution: ...
 
 
 @overload
-def explain(model: Source, prompt: Asked, *, dry_run: Literal[True], **options: Unpack[Options]) -> Estimate: ...
+def explain(model: ModelSource, prompt: Written, *, dry_run: Literal[True], **options: Unpack[Options]) -> Estimate: ...
 
 
 def explain(
-    model: Source,
-    prompt: Asked,
+    model: ModelSource,
+    prompt: Written,
     *,
     output: str | Sequence[int] | None = None,
     max_new_tokens: int = 20,

@@ -22,7 +22,7 @@ from attribution.engine.probe import probe
 from attribution.engine.rewriting import Rewriting
 from attribution.engine.rules import PLAIN, Rules
 from attribution.errors import CapabilityError, InputError
-from attribution.evaluations import Asked, Evaluations
+from attribution.evaluations import Answers, Evaluations
 from attribution.layouts import Layouts
 from attribution.models.local import LocalModel
 from attribution.problem import Baseline, Budget, Cost, Need, OverOutputs, Problem
@@ -124,7 +124,7 @@ class LocalProblem(Problem):
         self._layouts = Layouts(model, prompt, reading, owners, self.removable, ablation)
         self._engine = Ablation(model, self._layouts.whole, tokens_at_once)
         self._rewriting = rewriting
-        self._asked = Asked(self.n_units, self.n_targets)
+        self._asked = Answers(self.n_units, self.n_targets)
 
     def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
         masks = (keep | ~self.removable).numpy()

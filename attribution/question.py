@@ -16,6 +16,7 @@ from attribution.prompts.prompt import Prompt, check_prompt, divide
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.source import Source, text_source
 from attribution.prompts.units import Division
+from attribution.prompts.writing import Written
 from attribution.target import (
     Contrast,
     Ids,
@@ -27,9 +28,6 @@ from attribution.target import (
     read_output,
     read_runner_up,
 )
-
-Asked = str | Sequence[Message] | Chat | Rendered
-"""What a prompt can be: a text, the messages of a chat, a `Chat` with more than messages, or one already rendered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,7 @@ class Question:
 
 def ask(
     model: LocalModel,
-    prompt: Asked,
+    prompt: Written,
     division: Division,
     target: str | Contrast | Semantic,
     output: str | Sequence[int] | None = None,

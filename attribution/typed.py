@@ -13,12 +13,12 @@ from attribution.errors import InputError
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
-    from attribution.edits import Where
-    from attribution.question import Asked
+    from attribution.experiments.edits import Where
+    from attribution.prompts.writing import Written
     from attribution.target import Contrast, Semantic
 
 
-def typed_prompt(prompt: str | None, chat: Path | None) -> Asked:
+def typed_prompt(prompt: str | None, chat: Path | None) -> Written:
     """The prompt as a person gives it: typed, on standard input, or as the messages of a file."""
     if (prompt is None) == (chat is None):
         raise InputError("Expected either a prompt or --chat FILE. Type the prompt as an argument, or - to read it.")

@@ -15,8 +15,8 @@ import pytest
 from rich.cells import cell_len
 
 import attribution
-from attribution.comparison import SHARE, Comparison, Pair, compare
 from attribution.errors import InputError, MissingExtraError
+from attribution.experiments.comparison import SHARE, Comparison, Pair, compare
 from attribution.result import Attribution, Output, Unit
 from attribution.views.comparison import ComparisonView
 from attribution.views.text import plain, shade, visible
@@ -156,7 +156,7 @@ def test_space_around_a_unit_makes_no_difference() -> None:
 
 @pytest.mark.parametrize("most", [0, 100_000])
 def test_every_unit_of_both_is_there_once_and_in_order(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attribution.comparison._MOST_COMPARED", most)
+    monkeypatch.setattr("attribution.experiments.comparison._MOST_COMPARED", most)
     rng = random.Random(0)
     for _ in range(200):
         first, second = (
@@ -192,7 +192,7 @@ def test_texts_that_repeat_themselves() -> None:
 
 
 def test_what_both_begin_and_end_with_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attribution.comparison._MOST_STEPS", 0)
+    monkeypatch.setattr("attribution.experiments.comparison._MOST_STEPS", 0)
     first, second = of_words("a b a b a x a b a b"), of_words("a b a b a y z a b a b")
     assert [pair.kind for pair in compare(first, second).pairs].count("same") == 9
     # What one side has more of is not counted twice.
@@ -204,7 +204,7 @@ def test_what_both_begin_and_end_with_is_free(monkeypatch: pytest.MonkeyPatch) -
 def test_without_steps_units_pair_up_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = of_words("Sam p q r s"), of_words("Sam q r s t")
     assert indices(compare(first, second))[1:] == [(1, None), (2, 1), (3, 2), (4, 3), (None, 4)]
-    monkeypatch.setattr("attribution.comparison._MOST_STEPS", 0)
+    monkeypatch.setattr("attribution.experiments.comparison._MOST_STEPS", 0)
     assert indices(compare(first, second)) == [(i, i) for i in range(5)]
 
 

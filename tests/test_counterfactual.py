@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import attribution as at
-from attribution import alternatives, counterfactual
-from attribution.alternatives import proposed_alternatives
 from attribution.errors import InputError
+from attribution.experiments import alternatives, counterfactual
+from attribution.experiments.alternatives import proposed_alternatives
 from attribution.models.local import LocalModel
 from attribution.prompts.writing import Where
 from attribution.result import Unit
@@ -205,7 +205,7 @@ def proposed(model: LocalModel, prompt: str, unit: Unit, count: int) -> list[str
     ids = model.codec.encode(prompt).ids[: unit.first_token] or (model.codec.start_id,)
     with torch.no_grad():
         ranked = model.model(torch.tensor([ids])).logits[0, -1].argsort(descending=True)
-    kind = counterfactual._kind
+    kind = alternatives._kind
     texts = [model.codec.output_texts(ids, [int(token)])[0].strip() for token in ranked[:200]]
     special = [int(token) in model.tokenizer.all_special_ids for token in ranked[:200]]
     fits = [

@@ -8,8 +8,8 @@ from ast import literal_eval
 import numpy as np
 import pytest
 
-from attribution.edits import Edit, apply
 from attribution.errors import InputError
+from attribution.experiments.edits import Edit, apply
 from attribution.models.local import LocalModel
 from attribution.prompts.chat import Chat
 from attribution.prompts.prompt import divide

@@ -16,12 +16,12 @@ from torch import Tensor
 
 import attribution
 from attribution.errors import BudgetError, InputError
+from attribution.experiments.verification import Trial, Verification, examine, verify
 from attribution.models.local import LocalModel
 from attribution.question import Rendered
 from attribution.recorded import recorded_problem
 from attribution.result import Attribution, Output, Unit
 from attribution.target import Contrast, Semantic
-from attribution.verification import Trial, Verification, examine, verify
 from attribution.views.text import plain, visible
 from attribution.views.verification import VerificationView
 from tests.games import Game, LinearGame

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from attribution.checks import check_count
-from attribution.edits import Edit, apply
 from attribution.errors import InputError
-from attribution.explainer import Source, versions
+from attribution.experiments.edits import Edit, apply
+from attribution.explainer import ModelSource, versions
 from attribution.frames import frame
 from attribution.local_problem import LocalProblem
 from attribution.models import load
@@ -17,8 +17,8 @@ from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.chat import Chat
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.units import Units, check_units
-from attribution.prompts.writing import read_writing
-from attribution.question import Asked, Question, ask
+from attribution.prompts.writing import Written, read_writing
+from attribution.question import Question, ask
 from attribution.target import Contrast, Ids, Semantic
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class WhatIf:
 
 
 def whatif(
-    model: Source,
-    prompt: Asked,
-    edits: Edit | Asked | Sequence[Edit | Asked],
+    model: ModelSource,
+    prompt: Written,
+    edits: Edit | Written | Sequence[Edit | Written],
     *,
     output: str | Sequence[int] | None = None,
     outputs: Outputs = None,
@@ -157,8 +157,8 @@ def whatif(
 
 
 def _changed(
-    first: Question, prompt: Asked, edits: object, max_new_tokens: int
-) -> Iterator[tuple[str, Asked, Question]]:
+    first: Question, prompt: Written, edits: object, max_new_tokens: int
+) -> Iterator[tuple[str, Written, Question]]:
     """Every edit in words, the prompt that it makes, and the first question asked of that."""
     writing = read_writing(prompt)
     for edit in _edits(edits):
@@ -187,7 +187,7 @@ def said(question: Question, output: Ids) -> str:
     return written_text(question, tuple(token for token in output if token not in stops)).strip()
 
 
-def asked_record(prompt: Asked) -> Any:
+def asked_record(prompt: Written) -> Any:
     """A prompt as JSON holds it: a text, messages, or a dict of what a `Chat` or a `Rendered` prompt is made of."""
     if isinstance(prompt, str):
         return prompt

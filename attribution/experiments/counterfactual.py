@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from attribution.alternatives import given_alternatives, proposed_alternatives, spend, written_units
 from attribution.checks import check_count
 from attribution.errors import InputError
-from attribution.experiment import WHOLE, asked_record, said, written_text
-from attribution.explainer import Source, explain
+from attribution.experiments.alternatives import given_alternatives, proposed_alternatives, spend, written_units
+from attribution.experiments.what_if import WHOLE, asked_record, said, written_text
+from attribution.explainer import ModelSource, explain
 from attribution.frames import frame
 from attribution.method import Method
 from attribution.models import load
 from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.units import Units, check_units
-from attribution.prompts.writing import Stretch, Where, Writing, characters_of, read_writing, text_of
-from attribution.question import Asked, Question, ask
+from attribution.prompts.writing import Stretch, Where, Writing, Written, characters_of, read_writing, text_of
+from attribution.question import Question, ask
 from attribution.result import Attribution
 from attribution.views.text import numbered
 
@@ -133,8 +133,8 @@ class Counterfactuals:
 
 
 def counterfactuals(
-    model: Source,
-    prompt: Asked,
+    model: ModelSource,
+    prompt: Written,
     alternatives: Mapping[Where, Sequence[str]] | Sequence[str] | None = None,
     *,
     outputs: Outputs = None,

@@ -11,8 +11,7 @@ from attribution.errors import InputError
 from attribution.prompts.chat import Chat
 from attribution.prompts.prompt import Prompt, check_prompt
 from attribution.prompts.rendered import Rendered
-from attribution.prompts.writing import Stretch, Where, Writing, check_part, find, listed, places, text_of
-from attribution.question import Asked
+from attribution.prompts.writing import Stretch, Where, Writing, Written, check_part, find, listed, places, text_of
 
 Kind = Literal["remove", "replace", "swap", "move", "rewrite"]
 
@@ -37,7 +36,7 @@ class Edit:
     kind: Kind
     parts: tuple[Where, ...] = ()
     text: str = ""
-    prompt: Asked | None = None
+    prompt: Written | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -86,18 +85,18 @@ class Edit:
         return cls("move", (part, before))
 
     @classmethod
-    def rewrite(cls, prompt: Asked) -> Edit:
+    def rewrite(cls, prompt: Written) -> Edit:
         """Another prompt, written by hand."""
         return cls("rewrite", prompt=prompt)
 
 
-def apply(edit: Edit, writing: Writing, prompt: Prompt) -> tuple[Asked, str]:
+def apply(edit: Edit, writing: Writing, prompt: Prompt) -> tuple[Written, str]:
     """The changed prompt, and what was changed in words. `prompt` has the units that indices mean.
 
     Raises `InputError` where a part is not there, or not there once.
     """
     if edit.kind == "rewrite":
-        return cast(Asked, edit.prompt), "another prompt"
+        return cast(Written, edit.prompt), "another prompt"
     found = [find(part, writing, prompt) for part in edit.parts]
     shown = [_shown(stretches, writing) for stretches in found]
     if edit.kind == "remove":
@@ -133,7 +132,7 @@ def _check_asked(prompt: object) -> None:
         )
 
 
-def _without(stretches: Sequence[Stretch], writing: Writing) -> Asked:
+def _without(stretches: Sequence[Stretch], writing: Writing) -> Written:
     """The prompt without stretches that are in order: the last goes first, so that each finds what then follows it."""
     texts = dict(writing.texts)
     for index in reversed(range(len(stretches))):
@@ -145,7 +144,7 @@ def _without(stretches: Sequence[Stretch], writing: Writing) -> Asked:
     return writing.remake(texts)
 
 
-def _moved(one: Stretch, other: Stretch, writing: Writing) -> Asked:
+def _moved(one: Stretch, other: Stretch, writing: Writing) -> Written:
     """The prompt with the one before the other; a line goes before the whole line, its indentation too."""
     start, end, text = _cut(writing.texts[one[0]], one[1], one[2])
     target = other[1]

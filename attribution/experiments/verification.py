@@ -14,7 +14,7 @@ from jaxtyping import Bool
 
 from attribution.checks import check_count, check_seed
 from attribution.errors import BudgetError, InputError
-from attribution.explainer import Source
+from attribution.explainer import ModelSource
 from attribution.models import load
 from attribution.outputs import Outputs
 from attribution.problem import Problem
@@ -212,7 +212,7 @@ class Verification:
 
 
 def verify(
-    model: Source,
+    model: ModelSource,
     result: Attribution,
     top: int = 5,
     *,
@@ -242,7 +242,7 @@ def verify(
     which no unit supports these outputs, and for arguments that are not as above.
 
     >>> import attribution as at
-    >>> from attribution.verification import verify
+    >>> from attribution.experiments.verification import verify
     >>> result = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
     >>> verify("demo", result, outputs="3").verdict
     'held'
