@@ -162,7 +162,7 @@ def explain(
         "per_output": per_output,
         "ablation": str(absent) if "value" in chosen.needs else None,
         "question": {
-            "messages": question.messages,
+            **question.chat,
             "target": target_record(target),
             "ablation": ablation_record(absent),
             "ablate_special": ablate_special,

@@ -41,8 +41,8 @@ class Question:
     target: str | Contrast | Semantic
     division: Division
     semantic: Semantic | None = None
-    messages: list[dict[str, Any]] | None = None
-    """The messages that the prompt was rendered from, where it was."""
+    chat: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The `messages` that the prompt was rendered from, and its `tools` and `options` where it had some."""
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What became of the prompt on its way to the model, as JSON holds it."""
 
@@ -79,8 +79,26 @@ def ask(
         ids = find_output(model, divided, output, max_new_tokens)
     reading = read_target(model, divided, ids, wanted)
     semantic = wanted if isinstance(wanted, Semantic) else None
-    messages = [dict(message) for message in source.messages] if source.messages else None
-    return Question(model, divided, ids, reading, target, division, semantic, messages, _notes(source, divided))
+    record = asked_record(prompt)
+    chat = {"messages": record} if isinstance(record, list) else {}
+    if isinstance(record, dict) and "messages" in record:
+        chat = record
+    return Question(model, divided, ids, reading, target, division, semantic, chat, _notes(source, divided))
+
+
+def asked_record(prompt: Written) -> Any:
+    """A prompt as JSON holds it: a text, messages, or a dict of what a `Chat` or a `Rendered` prompt is made of."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Rendered):
+        return {"text": prompt.text, "spans": [list(span) for span in prompt.spans]}
+    if not isinstance(prompt, Chat):
+        prompt = Chat(prompt)
+    messages = [dict(message) for message in prompt.messages]
+    if prompt.tools is None and not prompt.options:
+        return messages
+    tools = [tool if isinstance(tool, dict) else getattr(tool, "__name__", str(tool)) for tool in prompt.tools or ()]
+    return {"messages": messages, "tools": tools, "options": dict(prompt.options)}
 
 
 def read_prompt(model: LocalModel, prompt: object) -> Source:
@@ -161,7 +179,9 @@ def _notes(source: Source, prompt: Prompt) -> dict[str, Any]:
             for message, place, start, end in source.left_out
         ]
     if not all(part.is_exact for part in source.parts):
-        found["recovered"] = [index for index, part in enumerate(source.parts) if not part.is_exact]
+        found["recovered"] = [
+            {"message": part.message, "place": part.place} for part in source.parts if not part.is_exact
+        ]
     return found
 
 

@@ -119,7 +119,8 @@ class Attribution:
     prompt_ids: tuple[int, ...] = ()
     """The token ids of the prompt, as the model read them."""
     question: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What was asked, as JSON holds it: `target`, `messages`, `ablation`, `ablate_special`, `over_outputs`."""
+    """What was asked, as JSON holds it: `target`, `ablation`, `ablate_special`, `over_outputs`; of a chat also
+    `messages`, and `tools` and `options` where it had some."""
     per_output: bool = True
     """Whether there is a row of scores for every output token; else there is one for the output as a whole."""
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])

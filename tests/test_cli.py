@@ -175,12 +175,6 @@ def test_wrong_use_in_a_process_of_its_own() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_nothing_is_saved_where_the_question_was_wrong(cli, tmp_path) -> None:
-    path = tmp_path / "r.safetensors"
-    assert cli("explain", PROMPT, "--why", "7", "--save", str(path))[0] == 2
-    assert not path.exists()
-
-
 def test_a_terminal_without_unicode() -> None:
     done = run("explain", PROMPT, "--max-new-tokens", "1", env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0

@@ -17,8 +17,12 @@ from attribution.methods.banzhaf import Banzhaf
 from attribution.methods.kernel_shap import KernelSHAP
 from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
+from attribution.prompts.chat import Chat
 from attribution.result import Attribution
 from attribution.target import Contrast
+from tests.templates import FAMILIES
+from tests.tiny import tiny_model
+from tests.tokenizers_ import chat_tokenizer
 
 PROMPT = "Sam has 3 apples."
 
@@ -277,3 +281,19 @@ def test_dry_runs_know_the_meaning_of_absent(meaning, llama: LocalModel) -> None
     said = explain(llama, PROMPT, output=" The", ablation=meaning, dry_run=True)
     result = explain(llama, PROMPT, output=" The", ablation=meaning)
     assert (said.forwards, said.tokens) == (result.cost["forwards"], result.cost["tokens"])
+
+
+def test_a_chat_is_recorded_whole_and_can_be_gone_on_with(tmp_path) -> None:
+    family = next(family for family in FAMILIES if family.name == "qwen3")
+    model = LocalModel(tiny_model("llama"), chat_tokenizer(family))
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who is Tom?"}]
+    chat = Chat(messages, options={"enable_thinking": False})
+    first = explain(model, chat, max_new_tokens=2, max_forwards=3)
+    assert first.question["messages"] == messages
+    assert first.question["options"] == {"enable_thinking": False}
+    assert first.notes["partial"]
+    first.save(tmp_path / "r.safetensors")
+    whole = explain(model, chat, max_new_tokens=2, resume=Attribution.load(tmp_path / "r.safetensors"))
+    assert np.allclose(whole.scores, explain(model, chat, max_new_tokens=2).scores, atol=1e-4)
+    with pytest.raises(InputError, match="with another"):
+        explain(model, messages, max_new_tokens=2, resume=first)

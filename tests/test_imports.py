@@ -30,37 +30,23 @@ BELOW = {
     "method": {"problem"},
     "methods": {"method", "problem"},
     "result": {"views", "evaluations", "frames", "outputs"},
-    "comparison": {"frames", "outputs", "result", "views"},
     "estimate": {"local_problem", "method", "problem", "engine"},
     "question": {"checks", "models", "outputs", "prompts", "target"},
-    "recorded": {
-        *("absence", "local_problem", "models", "problem", "prompts", "question", "result", "target"),
-    },
+    "recorded": {*("absence", "local_problem", "models", "problem", "prompts", "question", "result", "target")},
     "explainer": {
         *("result", "estimate", "method", "methods", "problem", "local_problem", "evaluations", "question"),
         *("engine", "absence", "checks", "models", "prompts", "recorded", "target"),
     },
+    "experiments": {
+        *("checks", "explainer", "frames", "local_problem", "method", "models", "outputs", "problem", "prompts"),
+        *("question", "recorded", "result", "target", "views"),
+    },
     "local_attribution": {"checks", "models", "problem", "local_problem", "methods", "views", "prompts", "target"},
-    "edits": {"prompts", "question"},
-    "experiment": {
-        *("checks", "edits", "explainer", "frames", "local_problem", "models", "outputs", "prompts", "question"),
-        *("target", "views"),
-    },
-    "counterfactual": {
-        *("checks", "edits", "experiment", "explainer", "frames", "method", "models", "outputs", "prompts"),
-        *("question", "result", "views"),
-    },
-    "verification": {
-        *("checks", "explainer", "models", "outputs", "problem", "recorded", "result", "views"),
-    },
-    "typed": {"absence", "edits", "prompts", "question", "target"},
-    "cli": {
-        *("explainer", "method", "result", "views", "comparison", "edits", "experiment", "models", "problem"),
-        *("typed", "verification"),
-    },
+    "typed": {"absence", "experiments", "prompts", "target"},
+    "cli": {"explainer", "experiments", "method", "models", "problem", "result", "typed", "views"},
     "__init__": {
-        *("absence", "comparison", "counterfactual", "edits", "estimate", "experiment", "explainer"),
-        *("local_attribution", "method", "models", "prompts", "result", "target", "verification"),
+        *("absence", "estimate", "experiments", "explainer", "local_attribution", "method", "models", "prompts"),
+        *("result", "target"),
     },
     "__main__": {"cli"},
 }

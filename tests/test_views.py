@@ -237,4 +237,7 @@ def test_a_chat_shows_roles_and_sums_its_template() -> None:
 
 def test_what_a_template_leaves_out_is_said() -> None:
     left_out = [{"message": 2, "place": "content", "start": 8, "end": 21}]
-    assert "leaves out 13 characters of message 2 (content)" in str(result(notes={"left_out": left_out}))
+    recovered = [{"message": 3, "place": "content"}]
+    shown = str(result(notes={"left_out": left_out, "recovered": recovered}))
+    assert "leaves out 13 characters of message 2 (content)" in shown
+    assert "wrote message 3 (content) in other characters" in shown

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from attribution.checks import check_count
 from attribution.errors import InputError
 from attribution.experiments.alternatives import given_alternatives, proposed_alternatives, spend, written_units
-from attribution.experiments.what_if import WHOLE, asked_record, said, written_text
+from attribution.experiments.what_if import WHOLE, said, written_text
 from attribution.explainer import ModelSource, explain
 from attribution.frames import frame
 from attribution.method import Method
@@ -23,7 +23,7 @@ from attribution.models import load
 from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Stretch, Where, Writing, Written, characters_of, read_writing, text_of
-from attribution.question import Question, ask
+from attribution.question import Question, ask, asked_record
 from attribution.result import Attribution
 from attribution.views.text import numbered
 

@@ -18,7 +18,7 @@ from attribution.prompts.chat import Chat
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written, read_writing
-from attribution.question import Question, ask
+from attribution.question import Question, ask, asked_record
 from attribution.target import Contrast, Ids, Semantic
 
 if TYPE_CHECKING:
@@ -185,21 +185,6 @@ def said(question: Question, output: Ids) -> str:
     """What an output says, without the token that ends it and white space around it."""
     stops = question.model.stop_ids
     return written_text(question, tuple(token for token in output if token not in stops)).strip()
-
-
-def asked_record(prompt: Written) -> Any:
-    """A prompt as JSON holds it: a text, messages, or a dict of what a `Chat` or a `Rendered` prompt is made of."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, Rendered):
-        return {"text": prompt.text, "spans": [list(span) for span in prompt.spans]}
-    if not isinstance(prompt, Chat):
-        prompt = Chat(prompt)
-    messages = [dict(message) for message in prompt.messages]
-    if prompt.tools is None and not prompt.options:
-        return messages
-    tools = [tool if isinstance(tool, dict) else getattr(tool, "__name__", str(tool)) for tool in prompt.tools or ()]
-    return {"messages": messages, "tools": tools, "options": dict(prompt.options)}
 
 
 def written_text(question: Question, output: Ids) -> str:

@@ -238,6 +238,9 @@ class TextView:
             yield Text("    this tokenizer does not tell places: they were found by comparing texts", style="dim")
         if notes.get("half_characters"):
             yield Text(f"    half characters, read as replacement characters: {notes['half_characters']}", style="dim")
+        for part in notes.get("recovered", ()):
+            told = f"the chat template wrote message {part['message']} ({part['place']}) in other characters"
+            yield Text(visible(f"    {told}: found by comparing"), style="dim")
         for part in notes.get("left_out", ()):
             where = f"{part['end'] - part['start']} characters of message {part['message']} ({part['place']})"
             yield Text(visible(f"    the chat template leaves out {where}"), style="dim")
