@@ -267,7 +267,7 @@ def _units(question: Question) -> list[Unit]:
         elif question.division.name != "token":
             text = text.strip() or text
         part = None if unit.part is None else prompt.parts[unit.part]
-        start, end = (None, None) if part is None else part.own(*unit.characters) or (None, None)
+        start, end = (None, None) if part is None else part.own(*prompt.span_of(unit)) or (None, None)
         found.append(
             Unit(
                 text,

@@ -178,6 +178,8 @@ def _notes(source: Source, prompt: Prompt) -> dict[str, Any]:
             {"message": message, "place": place, "start": start, "end": end}
             for message, place, start, end in source.left_out
         ]
+    if prompt.swallowed:
+        found["swallowed"] = [{"message": part.message, "place": part.place} for part in prompt.swallowed]
     if not all(part.is_exact for part in source.parts):
         found["recovered"] = [
             {"message": part.message, "place": part.place} for part in source.parts if not part.is_exact

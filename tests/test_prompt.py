@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from attribution.checks import check_text
 from attribution.errors import InputError
-from attribution.prompts.prompt import Encoding, Prompt, check_prompt, check_text, levels
+from attribution.prompts.prompt import Encoding, Prompt, check_prompt, levels
 from attribution.prompts.prompt import divide as divide_source
 from attribution.prompts.source import text_source
 from attribution.prompts.units import check_units

@@ -184,6 +184,11 @@ def test_lines_of_code_without_fences() -> None:
         ["### Q1: x\n### A1: y\n", "### Q2: z"],
         ["问：一\n答：二\n", "问：三\n答："],
         ["text: a\nlabel: b\n\n", "text: c\nlabel:"],
+        # A label that repeats, but begins no example
+        ["Note: a\nNote: b\n", "Q: a\nA: b\n", "Q: c\nA: d"],
+        ["Note: a\nNote: b\n", "Q: a\nStep: b\nStep: c\nA: d\n", "Q: e\nStep: f\nA: g\n", "Q: h\nStep:"],
+        ["Note: a\nNote: b\n", "Q: a\nA: b\n", "Q: c\nB: d\n", "Q: e\nA: f\nB: g"],
+        ["Example: a\n", "Example: b\nNote: c"],
     ],
     ids=lambda examples: examples[0],
 )

@@ -18,14 +18,16 @@ from attribution.local_problem import LocalProblem
 from attribution.models.codec import Codec
 from attribution.models.local import LocalModel
 from attribution.prompts.alignment import UNKNOWN, align
+from attribution.prompts.chat import Chat
 from attribution.prompts.prompt import LEVELS, Encoding, Prompt, divide, levels, nesting
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.source import Part, Source, text_source
 from attribution.prompts.units import NAMES, check_units
 from attribution.question import ask
 from attribution.target import named_target, read_output
+from tests.templates import FAMILIES
 from tests.tiny import VOCABULARY, WINDOW, tiny_model, tiny_tokenizer
-from tests.tokenizers_ import FAMILIES_OF_TOKENIZERS, slow_tokenizer
+from tests.tokenizers_ import FAMILIES_OF_TOKENIZERS, byte_level, chat_tokenizer, slow_tokenizer
 
 TOKENIZERS = FAMILIES_OF_TOKENIZERS | {"slow": slow_tokenizer}
 CODECS = {name: Codec(make(), lambda: VOCABULARY) for name, make in TOKENIZERS.items()}
@@ -347,7 +349,10 @@ def test_units_that_do_not_fit(units: object, message: str) -> None:
         ([], "at least one span, got none"),
         ((310, 842), r"as \(start, end\) in characters.* got 310"),
         ({"a": (1,)}, r"got \(1,\)"),
-        ({"a": (1, 2, 3, 4)}, r"got \(1, 2, 3, 4\)"),
+        ({"a": (1, 2, 3, 4)}, r"as \(message, place, start, end\).* got \(1, 2, 3, 4\)"),
+        ({"a": (1, "content", 3)}, r"got \(1, 'content', 3\)"),
+        ({"a": (True, "content", 3, 4)}, r"got \(True, 'content', 3, 4\)"),
+        ({"a": (1, "content", "3", 4)}, r"got \(1, 'content', '3', 4\)"),
         ({"a": (0.5, 2)}, r"got \(0.5, 2\)"),
         ({"a": (True, 5)}, r"got \(True, 5\)"),
         ({"a": ("1", "2")}, r"got \('1', '2'\)"),
@@ -359,6 +364,142 @@ def test_units_that_do_not_fit(units: object, message: str) -> None:
 def test_units_that_are_none(units: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_units(units)
+
+
+# Texts that a template writes in other characters
+
+RESULT = 'It is cold.\nIt rains "hard".\n\nBye.'
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": 'Bonn "x"'}}}
+CALLED = [
+    {"role": "user", "content": "Is it cold?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "name": "weather", "content": RESULT},
+]
+LLAMA = Codec(chat_tokenizer(next(family for family in FAMILIES if family.name == "llama3.1")), lambda: VOCABULARY)
+
+
+def with_template(template: str) -> Codec:
+    tokenizer = byte_level()
+    own = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
+    own.chat_template = template
+    return Codec(own, lambda: VOCABULARY)
+
+
+def of_chat(units: object, messages: list[dict] = CALLED, codec: Codec = LLAMA) -> list[tuple[int | None, str]]:
+    """The message of every unit that was asked for, and what is read there."""
+    source = codec.render(Chat(messages))
+    prompt = divide(source, codec.encode_source(source), check_units(units))
+    check_tiling(prompt)
+    check_nesting(prompt)
+    own = [(unit, prompt.parts[unit.part]) for unit in prompt.units if unit.part is not None and not unit.special]
+    return [(part.message, prompt.unit_text(unit)) for unit, part in own]
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ("paragraph", [r"It is cold.\nIt rains \"hard\".\n\n", "Bye."]),
+        ("line", [r"It is cold.\n", r"It rains \"hard\".\n\n", "Bye."]),
+        ("sentence", [r"It is cold.\n", r"It rains \"hard\".\n\n", "Bye."]),
+        (
+            "word",
+            ["It", " is", " cold", r".\n", "It", " rains", r" \"", "hard", r"\"", r".\n\n", "Bye", "."],
+        ),
+        ('"hard"', [r"\"hard\""]),
+        (r"(?m)^\w+", ["It", "It", "Bye"]),
+        (['rains "hard"'], [r"rains \"hard\""]),
+        ({"a": (2, 0, 11)}, ["It is cold."]),
+        ({"a": (2, "content", 12, 14), "b": "Bye"}, ["It", "Bye"]),
+    ],
+    ids=str,
+)
+def test_an_escaped_text_is_divided_as_it_was_written(units: object, expected: list[str]) -> None:
+    assert [text for message, text in of_chat(units) if message == 2] == expected
+
+
+def test_a_token_of_half_an_escape_belongs_to_what_follows_it() -> None:
+    read = r"a.\nIt is"  # the token "nIt" begins within an escape
+    part = Part(0, 9, "tool", 0, "content", ((0, 0, 3), (3, 2, 6)), is_exact=False, text="a.\nIt is")
+    tokens = ((0, 2), (2, 3), (3, 6), (6, 9))
+    prompt = divide(Source(read, (part,)), Encoding((1, 2, 3, 4), tokens, (False,) * 4), check_units("line"))
+    assert [unit.tokens for unit in prompt.units] == [(0, 2), (2, 4)]
+    assert nesting(prompt)["line"] == [0, 1]
+
+
+def test_a_template_that_indents_and_changes_letters() -> None:
+    template = "{% for m in messages %}<{{ m.content | upper | indent(4) }}>{% endfor %}"
+    codec = with_template(template)
+    assert of_chat("line", [{"role": "user", "content": "one two\nthree"}], codec) == [
+        (0, "ONE TWO\n"),
+        (0, "    THREE"),
+    ]
+    assert of_chat(["three"], [{"role": "user", "content": "one two\nthree"}], codec) == [(0, " THREE")]
+
+
+# Spans of a message
+
+
+def test_spans_of_other_texts_than_the_content() -> None:
+    assert of_chat({"a": (1, "tool_calls[0].function.arguments.city", 0, 4)}) == [(1, "Bonn")]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Sam has"}, {"type": "text", "text": "Tom asks"}]}]
+    codec = with_template("{% for m in messages %}{% for part in m.content %}<{{ part.text }}>{% endfor %}{% endfor %}")
+    assert of_chat({"a": (0, "content[1].text", 0, 3), "b": (0, "content[0].text", 0, 3)}, parts, codec) == [
+        (0, "Sam"),
+        (0, "Tom"),
+    ]
+    with pytest.raises(
+        InputError, match=r"message 0 has 2.*\(0, 'content\[0\].text', 0, 7\) or \(0, 'content\[1\].*, 8\)"
+    ):
+        of_chat({"a": (0, 0, 8)}, parts, codec)
+    with pytest.raises(InputError, match=r"characters 0 to 8 of 7"):
+        of_chat({"a": (0, "content[0].text", 0, 8)}, parts, codec)
+    one = [{"role": "user", "content": parts[0]["content"][:1]}]
+    assert of_chat({"a": (0, 0, 3)}, one, codec) == [(0, "Sam")]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ((1, 0, 3), r"message 1 has 2, got \(1, 0, 3\). Say which: \(1, 'tool_calls\[0\].function.name', 0, 7\)"),
+        ((2, "contents", 0, 3), "a text out of .*'content'.*, got 'contents'"),
+        ((2, "content", 30, 40), "within the content of message 2.* characters 30 to 40 of 34"),
+        ((9, 0, 3), "a message from 0 to 2.* got message 9"),
+        ((-1, 0, 3), "a message from 0 to 2.* got message -1"),
+    ],
+)
+def test_spans_of_messages_that_are_none(place: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        of_chat({"a": place})
+
+
+# Texts within a token, and tokens within a character
+
+
+def test_a_message_that_a_token_swallows() -> None:
+    source = Source("Sam. Go", (Part(1, 3, "user", 0, "content", ((1, 0, 2),)), Part(5, 7, "user", 1, "content")))
+    encoding = Encoding((1, 2, 3), ((0, 3), (3, 4), (4, 7)), (False,) * 3)
+    for units in ("word", "token", "message"):
+        assert divide(source, encoding, check_units(units)).swallowed == source.parts[:1]
+    assert divide(text_source("Sam. Go"), encoding, check_units("word")).swallowed == ()
+
+
+@pytest.mark.parametrize("name", ["byte_level", "slow"])
+def test_all_tokens_of_a_character_stand_for_it(name: str) -> None:
+    prompt = divide(text_source("日é"), CODECS[name].encode("日é"), check_units("token"))
+    spans = [prompt.span_of(unit) for unit in prompt.units if not unit.special]
+    assert spans == [(0, 1)] * 3 + [(1, 2)] * 2
+    result = explain((tiny_model("llama"), TOKENIZERS[name]()), "日é", output=[20], units="token", method="saliency")
+    assert [(unit.own_start, unit.own_end) for unit in result.units if not unit.special] == spans
+
+
+def test_a_regular_expression_that_matches_every_text_whole() -> None:
+    source = Rendered("<u>Sam has</u><u>Sam asks</u>", [(3, 10, "user"), (17, 25, "user")]).source
+    encoding = CODECS["byte_level"].encode_source(source)
+    with pytest.raises(InputError, match="matches all of it at once"):
+        divide(source, encoding, check_units(re.compile(".+")))
+    with pytest.raises(InputError, match="matches all of it at once"):
+        of_chat(re.compile("(?s).+"))
+    assert divide(source, encoding, check_units(re.compile("Sam has|asks"))).units
 
 
 # Prompts that came rendered

@@ -47,6 +47,11 @@ def align(own: str, read: str) -> list[int]:
     return [place for place, text in zip(own_places, spelled, strict=True) for _ in text]
 
 
+def stands_for(text: str, character: str) -> bool:
+    """Whether a text is a character, as it is or escaped."""
+    return bool(_ESCAPE.fullmatch(text)) and _unescaped(text) == character
+
+
 def _alike(ours: Folded, theirs: Folded) -> dict[int, int] | None:
     """The place in our text for those in another that says the same throughout."""
     if ours[0] != theirs[0]:

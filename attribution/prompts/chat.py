@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, cast
 
 from attribution.errors import InputError
 
 Message = Mapping[str, Any]
 Messages = Sequence[Message]
+
+_RESERVED = {
+    "tools": "Pass them as Chat(messages, tools)",
+    "messages": "Pass them as Chat(messages)",
+    "conversation": "Pass it as Chat(messages)",
+    "tokenize": "Leave it out: a template is read as text",
+}
+"""Options that are no template's, and what to do instead."""
 
 _TEXTS = ("reasoning_content", "reasoning", "thinking", "content", "name")
 
@@ -24,7 +33,7 @@ class Chat:
     - `tools`: what the model may call, as JSON schemas.
     - `options`: what else the template knows, for instance `{"enable_thinking": False}`.
 
-    Raises `InputError` for messages that no template could take.
+    Raises `InputError` for messages that no template could take, and for options that are none of a template's.
     """
 
     messages: Messages
@@ -42,6 +51,11 @@ class Chat:
             _check_message(index, message)
         if not isinstance(self.options, Mapping):
             raise InputError(f'Expected options as a dict such as {{"enable_thinking": False}}, got {self.options!r}.')
+        for name in self.options:
+            if name in _RESERVED:
+                raise InputError(f"Expected options that a template knows, got {name!r}. {_RESERVED[name]}.")
+        if isinstance(self.tools, (str, bytes)) or not isinstance(self.tools, (Sequence, NoneType)):
+            raise InputError(f"Expected tools as a list of JSON schemas or functions, got {self.tools!r}.")
         try:  # a copy, in what JSON has: a result is saved with it
             own = json.loads(json.dumps([dict(message) for message in self.messages]))
         except (TypeError, ValueError) as error:
@@ -50,9 +64,10 @@ class Chat:
 
     @property
     def continues(self) -> bool:
-        """Whether the model goes on with the last message instead of answering it."""
+        """Whether the model goes on with the last message instead of answering it, or writing what it thought out."""
         last = self.messages[-1]
-        return last["role"] == "assistant" and not last.get("tool_calls")
+        said = any(_leaves(last.get("content"), ("content",)))
+        return last["role"] == "assistant" and said and not last.get("tool_calls")
 
 
 @dataclass(frozen=True)
@@ -131,8 +146,12 @@ def _check_message(index: int, message: object) -> None:
         raise InputError(f"Expected message {index} to have a role such as 'user', got {role!r}.")
     for part in _parts(content):
         given = cast("Mapping[str, Any]", part).get("text") if isinstance(part, Mapping) else part
-        if given is None and isinstance(part, Mapping):
-            raise InputError(f"Expected the content of message {index} as text, got {cast(Any, part).get('type')!r}.")
+        if isinstance(part, Mapping) and given is None and "type" in part:
+            raise InputError(f"Expected the content of message {index} as text, got {part['type']!r}.")
+        if isinstance(part, Mapping) and given is None:
+            raise InputError(
+                f"Expected the content of message {index} as text, got {type(part).__name__}. Type json.dumps(...)."
+            )
         if not isinstance(given, str):
             raise InputError(f"Expected the content of message {index} as text, got {type(given).__name__}.")
     if not _says_something(own):

@@ -2,7 +2,8 @@
 
 Templates are programs: they trim, drop, repeat and quote what they are given. So they are run a second time over
 messages whose texts carry marks, and where taking the marks out leaves what the first run wrote, the marks tell exactly
-where each text went. Nothing is guessed from the text itself unless a template notices the marks.
+where each text went. What no mark tells, the template is asked: with other letters in a text, it writes others where
+that text went.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice, pairwise
 from typing import Any
+from unicodedata import category
 
 from jinja2 import Environment
 
 from attribution.errors import InputError
-from attribution.prompts.alignment import align
+from attribution.prompts.alignment import align, stands_for
 from attribution.prompts.chat import Chat, Text, all_texts, copied, put
 from attribution.prompts.source import Part, Source, Span
 
@@ -28,6 +30,9 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 _PRIVATE = re.compile("[\U000f0000-\U0010ffff]")  # characters that mean nothing to anybody
 _SIGN = re.compile(r"[^\w\s]")
+_ESCAPE = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\u[0-9a-fA-F]{4}|&#?\w{1,31};")
+_SIZES = (1, 2, 12, 6, 5, 4)  # what a sign is written in: itself, escaped for JSON, for XML
+_STRANGE = 4  # characters in a row that are none of a text's: it does not stand there in one piece
 
 Render = Callable[[list[dict[str, Any]], Any], str]
 """What a template makes of messages and tools."""
@@ -60,8 +65,8 @@ class _Found:
 def find_parts(chat: Chat, render: Render, template: str) -> Source:
     """What the template makes of the chat, and where in it the person's texts stand.
 
-    `template` is its source. Raises `InputError` for a role that it does not know, and where it does not show a
-    message.
+    `template` is its source. Raises `InputError` for a role that it does not know, where it does not show a message,
+    and where it changes a text so much that its place cannot be told.
     """
     for index, message in enumerate(chat.messages):
         role = message["role"]
@@ -72,7 +77,15 @@ def find_parts(chat: Chat, render: Render, template: str) -> Source:
             )
     plain = render(copied(chat.messages), copied(chat.tools))
     texts = list(all_texts(chat))
-    found = _Marking(chat, texts, render, plain, template).find()
+    marking = _Marking(chat, texts, render, plain, template)
+    found = marking.find()
+    if marking.lost:
+        text = texts[marking.lost[0]]
+        whose = "a tool" if text.message is None else f"message {text.message} (role {text.role!r})"
+        raise InputError(
+            f"Cannot tell where the chat template puts {whose}: it changes {text.place} too much. Pass what it makes "
+            "of the messages as Rendered(text, spans)."
+        )
     parts = tuple(_joined(texts, found, plain))
     shown = {part.message for part in parts}
     for index, message in enumerate(chat.messages):
@@ -90,6 +103,7 @@ class _Marking:
     def __init__(self, chat: Chat, texts: Sequence[Text], render: Render, plain: str, template: str) -> None:
         self._chat, self._texts, self._render, self._plain = chat, texts, render, plain
         self._literals = _literals(template)
+        self.lost: list[int] = []  # texts that are shown, at least in part, nobody knows where
         self._taken = set(_PRIVATE.findall(plain + "".join(text.text for text in texts)))
 
     def find(self) -> list[_Found]:
@@ -104,13 +118,8 @@ class _Marking:
             found = found if again is None else again
         if found is None:  # it notices some marks: one text at a time then
             found = [each for pieces in whole for each in self._alone(pieces)]
-        in_order: list[_Found] = []
-        reached = 0
-        for each in sorted(found, key=lambda each: (each.start, each.guessed, each.end)):
-            if reached <= each.start < each.end:  # what was guessed may stand within something else
-                in_order.append(each)
-                reached = each.end
-        return in_order
+        found = [each for each in found if each.start < each.end]
+        return sorted([*found, *self._changed(found)], key=lambda each: each.start)
 
     def _best(self, pieces: Sequence[Sequence[_Piece]]) -> list[_Found] | None:
         """Where these pieces stand, each with as much of the white space around it as the template leaves."""
@@ -131,13 +140,8 @@ class _Marking:
         return found
 
     def _alone(self, pieces: Sequence[_Piece]) -> list[_Found]:
-        """Where one text stands; the one place that reads like it where the template notices its marks too."""
-        cut = self._cut(pieces[0])
-        tried = [self._best([pieces]), self._best([cut]) if cut != pieces else None]
-        if any(found is not None for found in tried):
-            return next((found for found in tried if found), [])
-        core = self._trimmed(pieces)
-        return self._search(core) or self._search(self._trimmed(cut))
+        """Where one text stands, whole or in pieces; nothing where the template notices its marks too."""
+        return self._best([pieces]) or self._best([self._cut(pieces[0])]) or []
 
     def _run(self, pieces: Sequence[Sequence[_Piece]]) -> list[_Found] | None:
         """Where these pieces stand; None where the template says something else of marked texts."""
@@ -200,15 +204,129 @@ class _Marking:
                 found.append(_Piece(piece.text, start, end))
         return found
 
-    def _search(self, pieces: Sequence[_Piece]) -> list[_Found]:
-        """Pieces that stand in what is read exactly once, as they are."""
-        found: list[_Found] = []
+    def _changed(self, found: Sequence[_Found]) -> list[_Found]:
+        """Where what was not found stands: where other letters are read when it has other letters."""
+        missing: list[list[_Piece]] = []
+        for index, text in enumerate(self._texts):
+            seen = [each.piece for each in found if each.piece.text == index]
+            cut = self._cut(_Piece(index, 0, len(text.text)))
+            left = [piece for piece in cut if not any(a.start < piece.end and piece.start < a.end for a in seen)]
+            missing += [left] * bool(left)
+        every = [piece for left in missing for piece in left]
+        if not every or all(self._probed(every, step) == self._plain for step in (1, 2)):
+            return []
+        guessed: list[_Found] = []
+        for left in missing:
+            text = left[0].text
+            whole = _Piece(text, left[0].start, left[-1].end)
+            here = self._as_it_is(whole, left)
+            if not here:
+                for piece in left:
+                    place = self._as_it_is(piece, [piece]) or self._altered(piece, [*found, *guessed, *here])
+                    if place is None:
+                        self.lost.append(text)
+                    here += place or []
+            guessed += here
+        return guessed
+
+    def _probed(self, pieces: Sequence[_Piece], step: int) -> str | None:
+        """What the template makes of the chat with other letters in these pieces; None where it refuses them."""
+        messages, tools = copied(self._chat.messages), copied(self._chat.tools)
+        texts: dict[int, str] = {}
         for piece in pieces:
-            own = self._texts[piece.text].text[piece.start : piece.end]
-            start = self._plain.find(own)
-            if start >= 0 and self._plain.find(own, start + 1) < 0:
-                found.append(_Found(start, start + len(own), piece, guessed=True))
+            own = texts.get(piece.text, self._texts[piece.text].text)
+            texts[piece.text] = own[: piece.start] + _other(own[piece.start : piece.end], step) + own[piece.end :]
+        for index, own in texts.items():
+            text = self._texts[index]
+            put(tools if text.message is None else messages[text.message], text.way, own)
+        try:
+            return self._render(messages, tools)
+        except InputError:
+            return None
+
+    def _as_it_is(self, whole: _Piece, changed: Sequence[_Piece]) -> list[_Found]:
+        """The places where a piece is read letter for letter, and with other letters when these parts of it change."""
+        (core,) = self._trimmed([whole])
+        own = other = self._texts[core.text].text
+        for piece in changed:
+            other = other[: piece.start] + _other(own[piece.start : piece.end], 1) + other[piece.end :]
+        own, other = own[core.start : core.end], other[core.start : core.end]
+        probed = self._probed(changed, 1)
+        found: list[_Found] = []
+        if probed is None or len(probed) != len(self._plain):
+            return found
+        start = self._plain.find(own)
+        while start >= 0:
+            end = start + len(own)
+            if probed[start:end] == other:
+                found.append(_Found(start, end, core, guessed=True))
+            else:
+                end = start + 1
+            start = self._plain.find(own, end)
         return found
+
+    def _altered(self, piece: _Piece, others: Sequence[_Found]) -> list[_Found] | None:
+        """The one place where a piece is read in other characters, or in part; None where that cannot be told."""
+        plain, own = self._plain, self._texts[piece.text].text
+        other = own[: piece.start] + _other(own[piece.start : piece.end], 1) + own[piece.end :]
+        places: set[int] = set()
+        for step in (1, 2):
+            probed = self._probed([piece], step)
+            if probed is None or len(probed) != len(plain):
+                return None
+            places |= {at for at, (a, b) in enumerate(zip(plain, probed, strict=True)) if a != b}
+        if not places:
+            return []
+        start, end = min(places), max(places) + 1
+        near = max(0, start - 12)
+        for match in _ESCAPE.finditer(plain[near : end + 12]):  # a letter that is written as several
+            first, last = near + match.start(), near + match.end()
+            if first < end and start < last:
+                start, end = min(start, first), max(end, last)
+        edges = [at for at, (a, b) in enumerate(zip(own, other, strict=True)) if a != b]
+        begin = edges[0]
+        stands = [begin + at if at >= 0 else -1 for at in align(own[begin : edges[-1] + 1], plain[start:end])]
+        known = [at for at, place in enumerate(stands) if place >= 0]
+        if not known or any(b - a > _STRANGE for a, b in pairwise([-1, *known, len(stands)])):
+            return None
+        first, last = stands[known[0]], stands[known[-1]] + 1
+        start, end = start + known[0], start + known[-1] + 1
+        while first > piece.start and own[first - 1] == other[first - 1]:  # what has not changed is next to it
+            size = next((n for n in _SIZES if n <= start and stands_for(plain[start - n : start], own[first - 1])), 0)
+            if not size:
+                break
+            start, first = start - size, first - 1
+        while last < piece.end and own[last] == other[last]:
+            size = next((n for n in _SIZES if stands_for(plain[end : end + n], own[last])), 0)
+            if not size:
+                break
+            end, last = end + size, last + 1
+        if any(each.start < end and start < each.end for each in others):
+            return None
+        return [_Found(start, end, piece, guessed=True)]
+
+
+def _other(text: str, step: int) -> str:
+    """The text in other letters and digits; in other signs where it has none."""
+    found = "".join(_next(character, step) if character.isalnum() else character for character in text)
+    return found if found != text else "".join(_next(c, step) if not c.isspace() else c for c in text)
+
+
+@cache
+def _next(character: str, step: int) -> str:
+    """Another character of the same kind, as long in capitals."""
+    for first, last in ("az", "AZ", "19"):
+        if first <= character <= last:
+            return chr(ord(first) + (ord(character) - ord(first) + step) % (ord(last) - ord(first) + 1))
+    near = (ord(character) + way * far for far in range(1, 100) for way in (1, -1))
+    alike = (
+        other
+        for other in map(chr, (number for number in near if 0 <= number <= sys.maxunicode))
+        if category(other) == category(character)
+        and other.isascii() == character.isascii()
+        and len(other.upper()) == len(character.upper())
+    )
+    return next(islice(alike, step - 1, None), "xy"[step - 1])
 
 
 def _marks() -> Iterator[int]:
@@ -253,7 +371,7 @@ def _joined(texts: Sequence[Text], found: Sequence[_Found], plain: str) -> Itera
         if tail and rest == len(own) and plain.startswith(tail, end, ceiling):
             blocks.append((end, piece.end, len(tail)))
             reached = end + len(tail)
-        yield Part(first, reached, text.role, text.message, text.place, tuple(_merged(blocks)), exact)
+        yield Part(first, reached, text.role, text.message, text.place, tuple(_merged(blocks)), exact, own)
         blocks = []
 
 

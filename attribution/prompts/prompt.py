@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from attribution.errors import InputError
-from attribution.prompts.segments import CUTS
-from attribution.prompts.source import Part, Source, Span, text_source
-from attribution.prompts.units import Division, Segment
+from attribution.prompts.source import Part, Source, Span, seen, text_source
+from attribution.prompts.units import Division, Segment, cuts_of
 
 LEVELS = ("message", "paragraph", "line", "sentence", "word")
 """What units belong to, from coarse to fine."""
@@ -63,6 +62,32 @@ class Prompt:
         start, end = unit.characters
         return self.text[start:end]
 
+    def span_of(self, unit: PromptUnit) -> Span:
+        """The characters that a unit stands for: its own; for a later token of a split character, that character's."""
+        start, end = unit.characters
+        if start < end or unit.role == "special":
+            return start, end
+        first, last = self.encoding.offsets[unit.tokens[0]]
+        if first < last:
+            return first, last
+        before = bisect_right(self.units, unit.tokens[0], key=lambda other: other.tokens[1]) - 1
+        while before >= 0 and self.units[before].role != "special":
+            first, last = self.units[before].characters
+            if first < last:
+                return last - 1, last
+            before -= 1
+        return start, end
+
+    @property
+    def swallowed(self) -> tuple[Part, ...]:
+        """What a person wrote that no token belongs to: each begins before it, in what the template wrote."""
+        held = {unit.part for unit in self.units}
+        return tuple(
+            part
+            for index, part in enumerate(self.parts)
+            if index not in held and self.text[part.start : part.end].strip()
+        )
+
 
 def check_prompt(text: object) -> str:
     """`text` itself where it is a text with something in it; `InputError` otherwise."""
@@ -89,7 +114,7 @@ def divide(source: Source, encoding: Encoding, division: Division) -> Prompt:
     segments = division.segments(source)
     starts = [segment.start for segment in segments]
     spans = _without_overlap(encoding)
-    owners = [bisect_right(starts, place) - 1 for place in _places(source.text, encoding, spans)]
+    owners = [bisect_right(starts, place) - 1 for place in _places(seen(source.text, source.parts), encoding, spans)]
     _check_owners(source, division, segments, {o for o, s in zip(owners, encoding.special, strict=True) if not s})
     units: list[PromptUnit] = []
     last_ordinary = max(index for index, special in enumerate(encoding.special) if not special)
@@ -121,7 +146,7 @@ def nesting(prompt: Prompt) -> dict[str, list[int | None]]:
     A unit belongs to where its first token does, by the rule of `divide`. Texts without messages are one each.
     """
     parts = prompt.parts or text_source(prompt.text).parts
-    by_token = _places(prompt.text, prompt.encoding, _without_overlap(prompt.encoding))
+    by_token = _places(seen(prompt.text, parts), prompt.encoding, _without_overlap(prompt.encoding))
     places = [by_token[unit.tokens[0]] for unit in prompt.units]
     inside = [not unit.special or unit.role == "rest" for unit in prompt.units]
     at = [bisect_right(parts, place, key=lambda part: part.start) - 1 for place in places]
@@ -131,10 +156,10 @@ def nesting(prompt: Prompt) -> dict[str, list[int | None]]:
         "message": [messages[part] if own else None for part, own in zip(at, inside, strict=True)]
     }
     for level in LEVELS[1:]:
-        cuts = [CUTS[level](prompt.text[part.start : part.end]) for part in parts]
+        cuts = [cuts_of(prompt.text, part, level) for part in parts]
         before = list(accumulate((len(own) + 1 for own in cuts), initial=0))
         found[level] = [
-            before[part] + bisect_right(cuts[part], place - parts[part].start) if own else None
+            before[part] + bisect_right(cuts[part], place) if own else None
             for place, part, own in zip(places, at, inside, strict=True)
         ]
     return found

@@ -24,6 +24,10 @@ class Rendered:
 
     def __post_init__(self) -> None:
         check_prompt(self.text)
+        if isinstance(self.spans, (str, bytes)) or not isinstance(self.spans, Sequence):
+            raise InputError(
+                f'Expected spans as a list of (start, end, role), such as [(13, 40, "user")], got {self.spans!r}.'
+            )
         found: list[tuple[int, int, str]] = []
         for span in self.spans:
             try:
@@ -46,5 +50,8 @@ class Rendered:
     @property
     def source(self) -> Source:
         """The same as the source of a prompt."""
-        parts = (Part(start, end, role, blocks=((start, start, end - start),)) for start, end, role in self.spans)
+        parts = (
+            Part(start, end, role, blocks=((start, start, end - start),), text=self.text)
+            for start, end, role in self.spans
+        )
         return Source(self.text, tuple(parts), tokenizer_adds=False)

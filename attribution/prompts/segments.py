@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import regex
@@ -48,6 +48,9 @@ _MARKER = r"(?:[-*+•‣◦–]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])"
 _ITEM: Any = regex.compile(rf"([ \t]*){_MARKER}[ \t]+\S")
 _MARKER_ALONE: Any = regex.compile(rf"\s*{_MARKER}\s*")
 _LABEL: Any = regex.compile(r"[ \t]*(?:[#>*_]+[ \t]*)?(\p{L}[\p{L}\p{M}' -]{0,30}?)[ \t]*\d{0,4}[ \t]*[*_]*[ \t]*[:：]")
+
+_TRIED = 16  # of the labels that may begin an example
+_FEW = 2  # examples, of which the last tells as much as the first
 
 
 @lru_cache(maxsize=32)
@@ -152,18 +155,22 @@ def code_line_cuts(text: str) -> list[int]:
 def example_cuts(text: str) -> list[int]:
     """Where every few-shot example begins; what comes before the first is cut into paragraphs.
 
-    An example begins with a label at the start of a line, such as "Q:", "Input:" or "Example 1:": the first label that
-    there is more than once. Raises `InputError` where there is none.
+    An example begins with a label at the start of a line, such as "Q:", "Input:" or "Example 1:": of those that there
+    are more than once, the first behind which the same labels follow every time, else the one that there is most often.
+    Raises `InputError` where there is none.
     """
     labels = [(start, match.group(1).casefold()) for start, line in _lines(text) if (match := _LABEL.match(line))]
     count = Counter(label for _, label in labels)
-    first = next((label for _, label in labels if count[label] > 1), None)
-    if first is None:
+    repeated = [label for _, label in labels if count[label] > 1]
+    if not repeated:
         raise InputError(
             'Expected few-shot examples that each begin with the same label, such as "Q:" or "Input:", and found none. '
             "Pass their spans, or a regular expression."
         )
-    starts = [start for start, label in labels if label == first]
+    names = list(dict.fromkeys(repeated))
+    regular = (label for label in names[:_TRIED] if _is_regular(label, repeated))
+    begins = next(regular, None) or max(names, key=lambda label: count[label])
+    starts = [start for start, label in labels if label == begins]
     return _snapped(text, {*starts, *(cut for cut in paragraph_cuts(text) if cut < starts[0])})
 
 
@@ -177,6 +184,14 @@ CUTS: dict[str, Callable[[str], list[int]]] = {
     "example": example_cuts,
 }
 """What a text can be divided into, by name: the positions in it, in order, where it is cut."""
+
+
+def _is_regular(first: str, labels: Sequence[str]) -> bool:
+    """Whether the same labels follow this one every time, however often in a row; the last of many may be cut short."""
+    starts = [index for index, label in enumerate(labels) if label == first]
+    cycles = [[label for label, _ in groupby(labels[a:b])] for a, b in pairwise((*starts, len(labels)))]
+    last = cycles.pop() if len(cycles) > _FEW else cycles[0]
+    return all(cycle == cycles[0] for cycle in cycles) and last == cycles[0][: len(last)]
 
 
 def _plain_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

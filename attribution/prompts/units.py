@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import pairwise
@@ -13,18 +13,23 @@ from typing import Any, cast
 import regex
 
 from attribution.errors import InputError
+from attribution.prompts.chat import Chat, all_texts
 from attribution.prompts.segments import CUTS
 from attribution.prompts.source import Part, Source, Span
 
 NAMES = ("token", "word", "sentence", "line", "paragraph", "message", "list_item", "code_line", "example")
 """What units can be, by name. A message is a unit for each stretch of its text that the template lets stand."""
 
-Place = Span | tuple[int, int, int] | str
-"""A stretch of the prompt: its characters `(start, end)`; those of a message's content, `(message, start, end)`; or the
-text itself, where it stands in the prompt only once."""
+Place = Span | tuple[int, int, int] | tuple[int, str, int, int] | tuple[None, str, int, int] | str
+"""A stretch of the prompt: its characters `(start, end)`; those of a message's content, `(message, start, end)`, or of
+another text in it, `(message, "tool_calls[0].function.arguments.city", start, end)`; or the text itself, where it
+stands in the prompt only once."""
 
 Units = str | re.Pattern[str] | Mapping[str, Place] | Sequence[Place]
 """What units can be: a name out of `NAMES`, a regular expression, named places, or places."""
+
+
+_LISTED = 6  # of the places that an error tells
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,12 @@ class Division:
         found: list[list[Segment]] = []
         misfits: list[InputError] = []
         for part in source.parts:
-            text = source.text[part.start : part.end]
             try:
-                cuts = CUTS[self.name](text)
+                cuts = cuts_of(source.text, part, self.name)
             except InputError as error:  # there may be some in another part
                 misfits.append(error)
-                cuts = CUTS["paragraph"](text)
-            edges = pairwise((part.start, *(part.start + cut for cut in cuts), part.end))
+                cuts = cuts_of(source.text, part, "paragraph")
+            edges = pairwise((part.start, *cuts, part.end))
             found.append([Segment(start, end, part.role) for start, end in edges])
         if misfits and len(misfits) == len(source.parts):
             raise misfits[0]
@@ -92,11 +96,7 @@ class Division:
 
     def _matches(self, source: Source) -> list[list[Segment]]:
         found = [
-            [
-                Segment(part.start + match.start(), part.start + match.end(), part.role)
-                for match in self.pattern.finditer(source.text[part.start : part.end])
-                if match.end() > match.start()
-            ]
+            [Segment(*span, part.role) for span in _matches(source.text, part, self.pattern.finditer)]
             for part in source.parts
         ]
         if not any(found):
@@ -104,7 +104,7 @@ class Division:
                 f"Expected a regular expression that matches parts of the prompt, {self.pattern.pattern!r} matches "
                 f"none. Units with a name are {', '.join(NAMES)}."
             )
-        if len(source.parts) == 1 and [(s.start, s.end) for s in found[0]] == [(0, len(source.text))]:
+        if all(_is_whole(part, own) for part, own in zip(source.parts, found, strict=True)):
             raise InputError(
                 f"Expected a regular expression that matches parts of the prompt, {self.pattern.pattern!r} matches all "
                 'of it at once. Match less, or take units="message".'
@@ -131,6 +131,18 @@ class Division:
                 )
             chosen[index].append(Segment(start, end, source.parts[index].role, name=name))
         return chosen
+
+
+def cuts_of(text: str, part: Part, name: str) -> list[int]:
+    """Where a part of what is read is cut, by a name out of `CUTS`: where the person's own text is.
+
+    Raises `InputError` where it has nothing of that name.
+    """
+    if part.reads_alike:
+        return [part.start + cut for cut in CUTS[name](text[part.start : part.end])]
+    first, (_, own, length) = part.blocks[0][1], part.blocks[-1]
+    cuts = {part.read_edge(first + cut) for cut in CUTS[name](part.text[first : own + length])}
+    return sorted(cut for cut in cuts if part.start < cut < part.end)
 
 
 def check_units(units: object) -> Division:
@@ -173,33 +185,44 @@ def _compile(pattern: str) -> Any:
 def _check_place(place: Any) -> Place:
     if isinstance(place, str) and place:
         return place
+    given: tuple[Any, ...] = tuple(cast("Iterable[Any]", place)) if isinstance(place, Iterable) else ()
+    named = len(given) == 4 and isinstance(given[1], str)
+    characters = given
+    if named:
+        characters = given[2:] if given[0] is None else (given[0], *given[2:])
     try:
-        numbers = tuple(operator.index(number) for number in cast("Sequence[Any]", place))
-        numbers = () if any(isinstance(number, bool) for number in place) else numbers
+        numbers = [operator.index(each) for each in characters]
+        numbers = [] if any(isinstance(each, bool) for each in characters) else numbers
     except TypeError:
-        numbers = ()
-    if len(numbers) not in (2, 3):
+        numbers = []
+    if not numbers or not (named or len(numbers) in (2, 3)):
         raise InputError(
-            "Expected a span as (start, end) in characters, as (message, start, end), or as the text itself, got "
-            f"{place!r}."
+            "Expected a span as (start, end) in characters, as (message, start, end), as (message, place, start, end) "
+            f"or as the text itself, got {place!r}."
         )
-    return cast(Place, numbers)
+    if not named:
+        return cast(Place, tuple(numbers))
+    return cast(Place, (given[0] if given[0] is None else numbers[0], given[1], *numbers[-2:]))
 
 
 def _locate(source: Source, place: Place) -> Span:
     """The characters of what is read that a place means; `InputError` where there are none, or too many."""
     if isinstance(place, str):
+        pattern = regex.compile(regex.escape(place))
         found = [
-            (part.start + match.start(), part.start + match.end())
+            span
             for part in source.parts
-            for match in regex.finditer(regex.escape(place), source.text[part.start : part.end], overlapped=True)
+            for span in _matches(source.text, part, lambda text: pattern.finditer(text, overlapped=True))
         ]
         if len(found) != 1:
             many = f"stands there {len(found)} times" if found else "does not stand there"
             raise InputError(f"Expected a text that stands in the prompt once, {place!r} {many}. Give its characters.")
         return found[0]
+    if len(place) == 4:
+        return _locate_in_text(source, *place)
     if len(place) == 3:
-        return _locate_in_message(source, *place)
+        message, start, end = place
+        return _locate_in_text(source, message, None, start, end)
     start, end = place
     if not 0 <= start < end <= len(source.text):
         raise InputError(
@@ -208,27 +231,58 @@ def _locate(source: Source, place: Place) -> Span:
     return start, end
 
 
-def _locate_in_message(source: Source, message: int, start: int, end: int) -> Span:
+def _matches(text: str, part: Part, find: Callable[[str], Iterable[Any]]) -> list[Span]:
+    """Where in what is read the matches in a part stand that have any characters, as they are in the person's text."""
+    if part.reads_alike:
+        spans = (match.span() for match in find(text[part.start : part.end]))
+        return [(part.start + start, part.start + end) for start, end in spans if start < end]
+    found = (part.read_all(*match.span()) for match in find(part.text))
+    return [span for span in found if span is not None]
+
+
+def _locate_in_text(source: Source, message: int | None, place: str | None, start: int, end: int) -> Span:
+    """The characters of what is read for those of a text in a message, or of a tool's; of its content without place."""
+    asked = (message, start, end) if place is None else (message, place, start, end)
     if not source.messages:
-        raise InputError(f"Expected a span as (start, end), since the prompt is no chat, got {(message, start, end)}.")
-    known = range(len(source.messages))
-    content = source.messages[message].get("content") if message in known else ""
-    texts = [content] if isinstance(content, str) else [part["text"] for part in content or ()]
-    size = max(map(len, texts), default=0)
-    if not 0 <= start < end <= size:
+        raise InputError(f"Expected a span as (start, end), since the prompt is no chat, got {asked}.")
+    if message is not None and message not in range(len(source.messages)):
         raise InputError(
-            f"Expected a span within the content of a message from 0 to {known[-1]}, start before end, got message "
-            f"{message}, characters {start} to {end} of {size}."
+            f"Expected a span within the content of a message from 0 to {len(source.messages) - 1}, start before end, "
+            f"got message {message}."
         )
-    for number, text in enumerate(texts):
-        place = "content" if isinstance(content, str) else f"content[{number}].text"
-        for part in source.parts:
-            if (part.message, part.place) != (message, place) or (found := part.read(start, end)) is None:
-                continue
-            own = part.own(*found) or (end, end)
-            if not text[start : own[0]].strip() and not text[own[1] : end].strip():
-                return found
+    texts = {part.place: part.text for part in source.parts if part.message is None} if message is None else {}
+    texts |= {own.place: own.text for own in all_texts(Chat(source.messages)) if own.message == message}
+    if place is None:
+        contents = [known for known in texts if known.startswith("content")] or list(texts)
+        if len(contents) != 1:
+            shown = " or ".join(str((message, known, 0, len(texts[known]))) for known in contents[:_LISTED])
+            raise InputError(
+                f"Expected characters of one text, but message {message} has {len(contents)}, got {asked}. Say which: "
+                f"{shown}."
+            )
+        place = contents[0]
+    if place not in texts:
+        raise InputError(
+            f"Expected the place of a text out of {', '.join(map(repr, list(texts)[:_LISTED]))}, got {place!r}."
+        )
+    text = texts[place]
+    if not 0 <= start < end <= len(text):
+        raise InputError(
+            f"Expected a span within the {place} of message {message}, start before end, got characters {start} to "
+            f"{end} of {len(text)}."
+        )
+    for part in source.parts:
+        if (part.message, part.place) != (message, place):
+            continue
+        found = replace(part, text=text).read_all(start, end)
+        if found is not None:
+            return found
     raise InputError(f"The template leaves out some of characters {start} to {end} of message {message}. Give others.")
+
+
+def _is_whole(part: Part, chosen: list[Segment]) -> bool:
+    """Whether a part is one segment, which was chosen."""
+    return [(segment.start, segment.end) for segment in chosen] == [(part.start, part.end)]
 
 
 def _with_rest(part: Part, chosen: list[Segment]) -> list[Segment]:

@@ -169,7 +169,7 @@ def _unit(index: int, writing: Writing, prompt: Prompt) -> Stretch:
         raise InputError(f"Expected the index of a unit from 0 to {count - 1}, got {index}.")
     unit = prompt.units[index]
     part = None if unit.part is None else prompt.parts[unit.part]
-    own = None if part is None else part.own(*unit.characters)
+    own = None if part is None else part.own(*prompt.span_of(unit))
     if part is None or own is None:
         raise InputError(f"Expected a unit that a person wrote, unit {index} is the {unit.role}'s. Give another.")
     if None in writing.texts:

@@ -238,6 +238,11 @@ class TextView:
             yield Text("    this tokenizer does not tell places: they were found by comparing texts", style="dim")
         if notes.get("half_characters"):
             yield Text(f"    half characters, read as replacement characters: {notes['half_characters']}", style="dim")
+        for part in notes.get("swallowed", ()):
+            where = f"message {part['message']} ({part['place']})"
+            yield Text(
+                visible(f"    {where} is no unit: its characters share a token with the template's"), style="dim"
+            )
         for part in notes.get("recovered", ()):
             told = f"the chat template wrote message {part['message']} ({part['place']}) in other characters"
             yield Text(visible(f"    {told}: found by comparing"), style="dim")
