@@ -43,7 +43,8 @@ class Unit:
     `special`, and stay when other units are absent. `name` is the span's, where it has one.
 
     `message` is the index of the message it stands in, `place` where in it ("content"), and `own_start` and `own_end`
-    are characters of that text, or of the prompt where there are no messages; None where it has none of a person's.
+    are characters of that text, or of the prompt where there are no messages; None where it has none of a person's. Of
+    a whole message of several texts they are those of the first.
     `inside` tells which word, sentence, line and paragraph it belongs to, counted through the prompt.
     """
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import attribution
+from attribution.cli import main
 from attribution.models.local import LocalModel
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -48,3 +49,15 @@ def llama() -> LocalModel:
 def gpt2() -> LocalModel:
     """A tiny random GPT-2, whose tokenizer adds no BOS token."""
     return LocalModel(tiny_model("gpt2"), tiny_tokenizer(bos=False), name="tiny gpt2")
+
+
+@pytest.fixture
+def cli(untyped, capsys: pytest.CaptureFixture[str]):
+    """Runs the entry point in this process: exit status, standard output and standard error."""
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return (left.value.code or 0, *capsys.readouterr())
+
+    return invoke

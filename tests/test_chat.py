@@ -18,6 +18,7 @@ from attribution.prompts.prompt import Prompt, divide, nesting
 from attribution.prompts.rendered import Rendered
 from attribution.prompts.source import Source
 from attribution.prompts.units import check_units
+from attribution.prompts.writing import find, read_writing
 from tests.templates import FAMILIES, Family
 from tests.tiny import VOCABULARY, tiny_model, tiny_tokenizer
 from tests.tokenizers_ import byte_level, chat_tokenizer, prepended
@@ -407,7 +408,8 @@ def test_contents_in_parts() -> None:
     assert source.text == "<user>[Hi you.][3?]"
     assert own_texts(source) == {(0, "content[0].text"): "Hi you.", (0, "content[1].text"): "3?"}
     prompt = divide(source, codec.encode_source(source), check_units("message"))
-    assert [prompt.unit_text(unit) for unit in prompt.units if not unit.special] == ["Hi you.", "3?"]
+    # The message is one unit, with what the template wrote within it.
+    assert [prompt.unit_text(unit) for unit in prompt.units if not unit.special] == ["Hi you.][3?"]
     assert {own for own in nesting(prompt)["message"] if own is not None} == {0}
 
 
@@ -715,3 +717,19 @@ def test_the_messages_stay_as_they_are() -> None:
     assert json.dumps([messages, TOOLS]) == before
     messages[0]["content"] = "b"
     assert chat.messages[0]["content"] == " a "
+
+
+def test_a_message_of_several_texts_is_one_unit_and_goes_whole() -> None:
+    codec = codec_of(BY_NAME["qwen3"])
+    messages = [TURNS[1], {"role": "assistant", "content": "I look.", "tool_calls": [CALL]}, TURNS[3]]
+    source = codec.render(Chat(messages))
+    assert len([part for part in source.parts if part.message == 1]) > 1
+    prompt = divide(source, codec.encode_source(source), check_units("message"))
+    assistant = [unit for unit in prompt.units if unit.role == "assistant"]
+    assert len(assistant) == 1
+    text = prompt.unit_text(assistant[0])
+    assert text.startswith("I look.")
+    assert "<tool_call>" in text  # what the template wrote within it goes with it
+    assert [unit.role for unit in prompt.units if not unit.special] == ["user", "assistant", "user"]
+    with pytest.raises(InputError, match="a message of several"):
+        find(prompt.units.index(assistant[0]), read_writing(messages), prompt)

@@ -11,7 +11,6 @@ import sys
 import pytest
 
 import attribution
-from attribution.cli import main
 from attribution.method import list_methods
 from attribution.result import Attribution
 
@@ -21,18 +20,6 @@ PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "attribution", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
-
-
-@pytest.fixture
-def cli(untyped, capsys: pytest.CaptureFixture[str]):
-    """Runs the entry point in this process: exit status, standard output and standard error."""
-
-    def invoke(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        return (left.value.code or 0, *capsys.readouterr())
-
-    return invoke
 
 
 def test_explain() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from attribution.cli import main
 from attribution.result import Attribution
 from tests.templates import FAMILIES
 from tests.test_cli import run
@@ -17,18 +16,6 @@ from tests.tokenizers_ import chat_tokenizer
 APPLES = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
 ORANGES = APPLES.replace("many apples", "many oranges")
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi Tom. Who are you?"}]
-
-
-@pytest.fixture
-def cli(untyped, capsys: pytest.CaptureFixture[str]):
-    """Runs the entry point in this process: exit status, standard output and standard error."""
-
-    def invoke(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        return (left.value.code or 0, *capsys.readouterr())
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

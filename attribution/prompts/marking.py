@@ -211,6 +211,7 @@ class _Marking:
             seen = [each.piece for each in found if each.piece.text == index]
             cut = self._cut(_Piece(index, 0, len(text.text)))
             left = [piece for piece in cut if not any(a.start < piece.end and piece.start < a.end for a in seen)]
+            left = [piece for piece in left if not self._is_dropped(text.text[piece.start : piece.end])]
             missing += [left] * bool(left)
         every = [piece for left in missing for piece in left]
         if not every or all(self._probed(every, step) == self._plain for step in (1, 2)):
@@ -228,6 +229,11 @@ class _Marking:
                     here += place or []
             guessed += here
         return guessed
+
+    def _is_dropped(self, own: str) -> bool:
+        """Whether a text that no mark shows is nothing but what the template looks for, "</think>" for instance."""
+        literals = "|".join(map(re.escape, self._literals)) or "(?!)"
+        return re.fullmatch(rf"(?:\s|{literals})+", own) is not None
 
     def _probed(self, pieces: Sequence[_Piece], step: int) -> str | None:
         """What the template makes of the chat with other letters in these pieces; None where it refuses them."""

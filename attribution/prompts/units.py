@@ -18,7 +18,8 @@ from attribution.prompts.segments import CUTS
 from attribution.prompts.source import Part, Source, Span
 
 NAMES = ("token", "word", "sentence", "line", "paragraph", "message", "list_item", "code_line", "example")
-"""What units can be, by name. A message is a unit for each stretch of its text that the template lets stand."""
+"""What units can be, by name. A message of several texts (thoughts, content, tool calls) is one unit, with what the
+template wrote between them."""
 
 Place = Span | tuple[int, int, int] | tuple[int, str, int, int] | tuple[None, str, int, int] | str
 """A stretch of the prompt: its characters `(start, end)`; those of a message's content, `(message, start, end)`, or of
@@ -63,9 +64,13 @@ class Division:
         found: list[Segment] = []
         reached = 0
         for index, (part, segments) in enumerate(zip(source.parts, self._by_part(source), strict=True)):
-            if part.start > reached:
-                found.append(Segment(reached, part.start, "template", special=True))
-            found += [replace(segment, part=index) for segment in segments]
+            before = source.parts[index - 1] if index else None
+            if self.name == "message" and before is not None and part.message == before.message is not None:
+                found[-1] = replace(found[-1], end=part.end)  # the same message goes on
+            else:
+                if part.start > reached:
+                    found.append(Segment(reached, part.start, "template", special=True))
+                found += [replace(segment, part=index) for segment in segments]
             reached = part.end
         if reached < len(source.text) or not found:
             found.append(Segment(reached, len(source.text), "template", special=True))

@@ -169,6 +169,13 @@ def _unit(index: int, writing: Writing, prompt: Prompt) -> Stretch:
         raise InputError(f"Expected the index of a unit from 0 to {count - 1}, got {index}.")
     unit = prompt.units[index]
     part = None if unit.part is None else prompt.parts[unit.part]
+    if part is not None and unit.characters[1] > part.end and prompt.parts[-1] is not part:
+        following = prompt.parts[prompt.parts.index(part) + 1]
+        if following.message == part.message is not None and following.start < unit.characters[1]:
+            raise InputError(
+                f"Expected a unit of one text, unit {index} is a message of several. Give characters of one of them, "
+                f"such as ({part.message}, {part.place!r}, start, end), or write the prompt anew."
+            )
     own = None if part is None else part.own(*prompt.span_of(unit))
     if part is None or own is None:
         raise InputError(f"Expected a unit that a person wrote, unit {index} is the {unit.role}'s. Give another.")
