@@ -79,11 +79,8 @@ def ask(
         ids = find_output(model, divided, output, max_new_tokens)
     reading = read_target(model, divided, ids, wanted)
     semantic = wanted if isinstance(wanted, Semantic) else None
-    record = asked_record(prompt)
-    chat = {"messages": record} if isinstance(record, list) else {}
-    if isinstance(record, dict) and "messages" in record:
-        chat = record
-    return Question(model, divided, ids, reading, target, division, semantic, chat, _notes(source, divided))
+    notes = _notes(source, divided)
+    return Question(model, divided, ids, reading, target, division, semantic, _chat_record(prompt), notes)
 
 
 def asked_record(prompt: Written) -> Any:
@@ -163,6 +160,14 @@ def find_output(model: LocalModel, prompt: Prompt, output: str | Sequence[int] |
 def encode_after(model: LocalModel, prompt: Prompt, before: str, ids: Ids, text: str) -> Ids:
     """The ids of a text that follows the prompt and what was written `before`, whose ids together are given."""
     return model.codec.encode_output(prompt.text + before, ids, text, add_special=prompt.tokenizer_adds)
+
+
+def _chat_record(prompt: Written) -> dict[str, Any]:
+    """The messages, tools and options of a chat; nothing for another prompt."""
+    record = asked_record(prompt)
+    if isinstance(record, list):
+        return {"messages": record}
+    return record if isinstance(record, dict) and "messages" in record else {}
 
 
 def _notes(source: Source, prompt: Prompt) -> dict[str, Any]:
