@@ -92,6 +92,7 @@ def test_fewer_tokens(cli) -> None:
     assert "→ ⏎⏎The\n" in cli("explain", PROMPT, "--max-new-tokens", "2")[1]
 
 
+@pytest.mark.slow
 def test_prompt_from_standard_input() -> None:
     done = run("explain", "-", "--json", input=PROMPT + "\n")
     assert json.loads(done.stdout)["prompt"] == PROMPT
@@ -155,6 +156,7 @@ def test_a_fault_is_one_line_too(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("explain", PROMPT) == (1, "", "attribution: failed: RuntimeError: out of ␛[31mmemory\n")
 
 
+@pytest.mark.slow
 def test_wrong_use_in_a_process_of_its_own() -> None:
     done = run("explain", PROMPT, "--method", "shap")
     assert (done.returncode, done.stdout) == (2, "")
@@ -162,18 +164,21 @@ def test_wrong_use_in_a_process_of_its_own() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_without_unicode() -> None:
     done = run("explain", PROMPT, "--max-new-tokens", "1", env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert "\\u2588" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_pipe_that_closes_early() -> None:
     command = f"{sys.executable} -m attribution methods | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("no_color", [False, True])
 def test_a_terminal(no_color: bool) -> None:
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}

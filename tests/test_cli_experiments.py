@@ -68,6 +68,7 @@ def test_compare_prompts_methods_and_files(cli, tmp_path) -> None:
     assert mixed["second"]["prompt"] == ORANGES
 
 
+@pytest.mark.slow
 def test_compare_reads_standard_input_once_and_chats_from_files(cli, chatty: str, tmp_path) -> None:
     done = run("compare", "-", "--method", "leave_one_out", "--method", "attn_lrp", "--json", input=APPLES + "\n")
     assert json.loads(done.stdout)["second"]["prompt"] == APPLES

@@ -655,6 +655,7 @@ def test_long_texts_are_divided() -> None:
     assert "".join(map(prompt.unit_text, prompt.units)) == LONG
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["-", ".", "a.", "a@", "http://.", "@a.", "\u200d", "日", "(", "- ", "```\n", "1. "])
 def test_no_text_is_cut_in_quadratic_time(piece: str) -> None:
     """It would take minutes."""
