@@ -130,6 +130,11 @@ def explain(
     tokens_allowed = check_count("max_new_tokens", max_new_tokens)
     division = check_units(units)
     reduction = check_over_outputs(over_outputs)
+    if reduction != "sum" and (per_output or isinstance(target, Semantic)):
+        raise InputError(
+            f"Expected over_outputs={reduction!r} where one number is made of those of the output tokens. Type "
+            "per_output=False with it, and another target than Semantic, which is of the whole output already."
+        )
     seed = check_seed(seed)
     local = load(model)
     question = ask(local, prompt, division, target, output, tokens_allowed, guess_output=dry_run)
@@ -270,18 +275,19 @@ def _units(question: Question) -> list[Unit]:
         start, end = (None, None) if part is None else part.own(*prompt.span_of(unit)) or (None, None)
         found.append(
             Unit(
-                text,
-                *unit.characters,
-                first,
-                last,
-                unit.role,
-                unit.special,
-                unit.name,
-                None if part is None else part.message,
-                "" if part is None else part.place,
-                start,
-                end,
-                {level: owner for level, owners in levels.items() if (owner := owners[index]) is not None},
+                text=text,
+                start=unit.characters[0],
+                end=unit.characters[1],
+                first_token=first,
+                last_token=last,
+                role=unit.role,
+                special=unit.special,
+                name=unit.name,
+                message=None if part is None else part.message,
+                place="" if part is None else part.place,
+                own_start=start,
+                own_end=end,
+                inside={level: owner for level, owners in levels.items() if (owner := owners[index]) is not None},
             )
         )
     return found

@@ -19,7 +19,7 @@ from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
 from attribution.prompts.chat import Chat
 from attribution.result import Attribution
-from attribution.target import Contrast
+from attribution.target import Contrast, Semantic
 from tests.templates import FAMILIES
 from tests.tiny import tiny_model
 from tests.tokenizers_ import chat_tokenizer
@@ -297,3 +297,11 @@ def test_a_chat_is_recorded_whole_and_can_be_gone_on_with(tmp_path) -> None:
     assert np.allclose(whole.scores, explain(model, chat, max_new_tokens=2).scores, atol=1e-4)
     with pytest.raises(InputError, match="with another"):
         explain(model, messages, max_new_tokens=2, resume=first)
+
+
+@pytest.mark.parametrize("options", [{"over_outputs": "mean"}, {"over_outputs": "min", "target": Semantic()}])
+def test_a_mean_of_nothing_is_refused(options: dict, llama: LocalModel) -> None:
+    with pytest.raises(InputError, match="Type per_output=False with it"):
+        explain(llama, PROMPT, output=" The", **options)
+    with pytest.raises(InputError, match="Type per_output=False with it"):
+        explain(llama, PROMPT, output=" The", target=Semantic(), per_output=False, over_outputs="mean")
