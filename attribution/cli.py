@@ -1,4 +1,7 @@
-"""The command line: `attribution explain PROMPT`, `whatif`, `compare`, `verify`, `methods`. `--help` needs no torch."""
+"""The command line: `attribution explain PROMPT`, `show`, `whatif`, `compare`, `verify`, `methods`.
+
+`--help` needs no torch, and neither does `show`.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,42 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 import attribution
 from attribution.errors import AttributionError, InputError
-from attribution.typed import for_both, typed_ablation, typed_pair, typed_part, typed_prompt, typed_target
+from attribution.printing import check_files, console, refuse, show_found, write_results
+from attribution.typed import (
+    Ablations,
+    AsJson,
+    ChatFile,
+    Csv,
+    Full,
+    Instead,
+    MaxNewTokens,
+    Model,
+    Output,
+    Page,
+    Prompt,
+    Seed,
+    TargetAsked,
+    TargetOrPart,
+    UnitsAsked,
+    Why,
+    check_part,
+    for_both,
+    typed_ablation,
+    typed_pair,
+    typed_part,
+    typed_prompt,
+    typed_target,
+    typed_target_or_part,
+)
 from attribution.views.text import visible
-
-if TYPE_CHECKING:
-    from attribution.experiments.comparison import Comparison
-    from attribution.experiments.verification import Verification
-    from attribution.experiments.what_if import WhatIf
-    from attribution.result import Attribution
 
 app = typer.Typer(
     name="attribution",
@@ -51,47 +73,21 @@ def _options(
     del version  # its callback has answered
 
 
-Prompt = Annotated[str | None, typer.Argument(help="The text that the model reads; - reads it from standard input.")]
-ChatFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--chat",
-        help="Read messages, - from standard input: a JSON list, or a dict of messages, tools and options.",
-    ),
-]
-Model = Annotated[str, typer.Option(help='"demo", a Hugging Face id, or a folder.')]
-UnitsAsked = Annotated[
-    str,
-    typer.Option(
-        help="What gets a score: token, word, sentence, line, paragraph, message, list_item, code_line, example, or a "
-        "regular expression."
-    ),
-]
-TargetAsked = Annotated[
-    str, typer.Option(help="What is explained: logprob, prob, logit, entropy, or semantic:overlap|exact|embedding.")
-]
-Why = Annotated[str | None, typer.Option(help="Ask only about this part of the output.")]
-Instead = Annotated[
-    str | None, typer.Option(help="Why not this: in the place of what --why names, or of the whole output.")
-]
-Ablations = Annotated[
-    str, typer.Option(help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it.')
-]
-Output = Annotated[str | None, typer.Option(help="The text whose causes are asked; by default what the model writes.")]
-MaxNewTokens = Annotated[int, typer.Option(help="How many tokens the model may write.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-Seed = Annotated[int, typer.Option(help="Of all randomness.")]
-
-
 @app.command()
 def explain(
+    context: typer.Context,
     prompt: Prompt = None,
     chat: ChatFile = None,
     output: Output = None,
     model: Model = "demo",
-    method: Annotated[str, typer.Option(help="A name that `attribution methods` lists.")] = "leave_one_out",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name that `attribution methods` lists, by default leave_one_out; several are shown in turn."
+        ),
+    ] = None,
     units: UnitsAsked = "word",
-    target: TargetAsked = "logprob",
+    target: TargetOrPart = "logprob",
     over_outputs: Annotated[
         str | None, typer.Option(help="One score for the whole output: of the sum, mean or min of its tokens.")
     ] = None,
@@ -106,23 +102,36 @@ def explain(
     why: Why = None,
     instead: Instead = None,
     as_json: AsJson = False,
+    full: Full = False,
     save: Annotated[Path | None, typer.Option(help="Also write the result to this file (safetensors).")] = None,
+    html: Page = None,
+    table: Csv = None,
 ) -> None:
     """Show which words of PROMPT made the model write its answer."""
+    from attribution.checks import check_count
     from attribution.explainer import Options
     from attribution.explainer import explain as explain_prompt
+    from attribution.method import build_method
+    from attribution.models import load
     from attribution.problem import check_over_outputs
-    from attribution.result import Attribution, check_file
+    from attribution.prompts.units import check_units
+    from attribution.question import ask
+    from attribution.result import Attribution
 
     asked = typed_prompt(prompt, chat)
-    if save is not None:
-        check_file(save)  # said before the work, not after it
+    names = list(dict.fromkeys(method or ("leave_one_out",)))
+    if len(names) > 1:
+        refuse(context, "with several methods. Give --method once", "save", "table", "resume", "dry_run")
+    for name in names:
+        build_method(name)  # a slip in the last is told before the first is computed
+    check_files(save, html, table)  # said before the work, not after it
+    scalar, part = typed_target_or_part(target, why)
     question: Options = {
         "output": output,
         "max_new_tokens": max_new_tokens,
-        "method": method,
+        "method": names[0],
         "units": units,
-        "target": typed_target(target, why, instead),
+        "target": typed_target(scalar, part, instead),
         "ablation": typed_ablation(ablation),
         "seed": seed,
         "max_forwards": max_forwards,
@@ -137,10 +146,47 @@ def explain(
         costs = explain_prompt(model, asked, dry_run=True, **question)
         typer.echo(json.dumps(asdict(costs)) if as_json else str(costs))
         return
-    result = explain_prompt(model, asked, **question)
+    source = load(model) if len(names) > 1 or part != why else model
+    if part is not None and part != why:
+        # A slip in a target's name is told before the scores are computed, which may take long.
+        allowed = check_count("max_new_tokens", max_new_tokens)
+        first = ask(load(source), asked, check_units(units), "logprob", output, allowed)
+        check_part(part, "".join(first.output_texts))
+        question["output"] = first.output
+    results = [explain_prompt(source, asked, **question)]
+    for name in names[1:]:
+        question["method"], question["output"] = name, [token.id for token in results[0].outputs]
+        results.append(explain_prompt(source, asked, **question))
+    # Everything is written before anything is said about parts of it, which may fail.
     if save is not None:
-        result.save(save)  # before anything is said about parts of it, which may fail
-    _show(result, as_json, result.text_view(why))
+        results[0].save(save)
+    write_results(results, part, html, table)
+    views = [result.text_view(part, full=full) for result in results]
+    if as_json and len(results) > 1:
+        typer.echo(json.dumps([result.to_dict() for result in results]))
+        return
+    for place, (result, view) in enumerate(zip(results, views, strict=True)):
+        if place:
+            typer.echo()
+        show_found(result, as_json, view)
+
+
+@app.command()
+def show(
+    result: Annotated[Path, typer.Argument(help="A result that `explain --save` wrote.")],
+    why: Annotated[str | None, typer.Option("--why", "--target", help="Look only at this part of the output.")] = None,
+    full: Full = False,
+    as_json: AsJson = False,
+    html: Page = None,
+    table: Csv = None,
+) -> None:
+    """Show a saved RESULT again; no model is needed for it."""
+    from attribution.result import Attribution
+
+    check_files(html, table)
+    found = Attribution.load(result)
+    write_results([found], why, html, table)
+    show_found(found, as_json, found.text_view(why, full=full))
 
 
 @app.command()
@@ -160,6 +206,7 @@ def whatif(
     instead: Instead = None,
     max_new_tokens: MaxNewTokens = 20,
     as_json: AsJson = False,
+    html: Page = None,
 ) -> None:
     """Change PROMPT, and show what the model answers then.
 
@@ -179,6 +226,7 @@ def whatif(
     ]
     if not edits:
         raise InputError("Expected a change, got none. Type --remove, --replace, --swap, --move or --rewrite.")
+    check_files(html)
     found = change_prompt(
         model,
         typed_prompt(prompt, chat),
@@ -189,7 +237,9 @@ def whatif(
         target=typed_target(target, why, instead),
         max_new_tokens=max_new_tokens,
     )
-    _show(found, as_json)
+    if html is not None:
+        found.to_html(html)
+    show_found(found, as_json)
 
 
 @app.command()
@@ -207,6 +257,7 @@ def compare(
     why: Annotated[list[str] | None, typer.Option(help="Ask only about this part of the output; two for two.")] = None,
     instead: Annotated[list[str] | None, typer.Option(help="Why not this instead of --why; two for two.")] = None,
     as_json: AsJson = False,
+    html: Page = None,
 ) -> None:
     """Show where two prompts, or two methods, differ."""
     from attribution.experiments.comparison import compare as compare_results
@@ -214,6 +265,7 @@ def compare(
     from attribution.models import load
     from attribution.result import Attribution
 
+    check_files(html)
     methods = for_both("--method", method) or ("leave_one_out", "leave_one_out")
     parts, others = for_both("--why", why) or (None, None), for_both("--instead", instead) or (None, None)
     if second is None and methods[0] == methods[1]:
@@ -221,7 +273,8 @@ def compare(
     sides = (first, first if second is None else second)
     saved = [side.endswith(".safetensors") for side in sides]
     if all(saved) or (second is None and any(saved)):
-        _refuse(context, "model", "method", "units", "target", "ablation", "seed", "max_new_tokens", "instead")
+        reason = "with saved results, which are what they are. Explain the prompts again instead"
+        refuse(context, reason, "model", "method", "units", "target", "ablation", "seed", "max_new_tokens", "instead")
     prompts = {
         side: typed_prompt(*((None, Path(side)) if side.endswith(".json") else (side, None))) for side in set(sides)
     }
@@ -241,7 +294,10 @@ def compare(
         )
         for side, is_saved, name, part, other in zip(sides, saved, methods, parts, others, strict=True)
     ]
-    _show(compare_results(*results, outputs_a=parts[0], outputs_b=parts[1]), as_json)
+    found = compare_results(*results, outputs_a=parts[0], outputs_b=parts[1])
+    if html is not None:
+        found.to_html(html)
+    show_found(found, as_json)
 
 
 @app.command()
@@ -253,12 +309,17 @@ def verify(
     n_random: Annotated[int, typer.Option(help="With how many random sets of units to compare.")] = 100,
     seed: Seed = 0,
     as_json: AsJson = False,
+    html: Page = None,
 ) -> None:
     """Remove the strongest units of RESULT, keep nothing but them, and say whether the explanation holds."""
     from attribution.experiments.verification import verify as verify_result
     from attribution.result import Attribution
 
-    _show(verify_result(model, Attribution.load(result), top, outputs=why, n_random=n_random, seed=seed), as_json)
+    check_files(html)
+    found = verify_result(model, Attribution.load(result), top, outputs=why, n_random=n_random, seed=seed)
+    if html is not None:
+        found.to_html(html)
+    show_found(found, as_json)
 
 
 @app.command()
@@ -294,33 +355,7 @@ def methods(
         passes = [f"{n} {kind}" for n, kind in ((cost.forwards, "forward"), (cost.backwards, "backward")) if n]
         limit = f" (up to {allowed} units)" if allowed < n_units else ""
         table.add_row(Text(method.name, "bold"), Text(" + ".join(passes) + limit), Text(method.summary))
-    _console().print(table)
-
-
-def _refuse(context: typer.Context, *options: str) -> None:
-    """Raises `InputError` where one of these was typed, which would do nothing."""
-    sources = {name: context.get_parameter_source(name) for name in options}
-    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if typed:
-        names = ", ".join("--" + name.replace("_", "-") for name in typed)
-        raise InputError(
-            f"Expected no {names} with saved results, which are what they are. Explain the prompts again instead."
-        )
-
-
-def _show(
-    found: Attribution | WhatIf | Comparison | Verification, as_json: bool, view: RenderableType | None = None
-) -> None:
-    """Prints what was found, as JSON or as a terminal shows it."""
-    if as_json:
-        typer.echo(json.dumps(found.to_dict()))
-    else:
-        _console().print(found if view is None else view)
-
-
-def _console() -> Console:
-    """Standard output as rich sees it: width, colours, NO_COLOR and pipes are its business."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console().print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

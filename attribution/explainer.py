@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from attribution.local_problem import LocalProblem
 from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
+from attribution.outputs import nesting as output_nesting
 from attribution.problem import OverOutputs, check_budget, check_over_outputs
 from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
@@ -186,13 +187,12 @@ def explain(
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)
-    logprobs = problem.logprobs().tolist()
     n_prompt = len(asked_units)
     return Attribution(
         scores=scores[:, :n_prompt].astype(np.float32),
         output_scores=_earlier(scores[:, n_prompt:], per_output) if problem.n_units > n_prompt else None,
         units=asked_units,
-        outputs=tuple(map(Output, question.output_texts, ids, logprobs)),
+        outputs=tuple(_outputs(question, problem)),
         method={
             "name": chosen.name,
             "options": chosen.options,
@@ -256,6 +256,25 @@ def _interactions(problem: LocalProblem, n_prompt: int) -> tuple[Interaction, ..
 def _earlier(scores: Float[np.ndarray, "target output"], per_output: bool) -> Float32[np.ndarray, "target output"]:
     """What each output token did for later ones: for itself and for earlier ones there is only rounding."""
     return (np.tril(scores, -1) if per_output else scores).astype(np.float32)
+
+
+def _outputs(question: Question, problem: LocalProblem) -> Iterator[Output]:
+    """The output's tokens as the result keeps them."""
+    ids, texts, logprobs = question.output, question.output_texts, problem.logprobs().tolist()
+    levels = output_nesting(texts)
+    likeliest = problem.likeliest()
+    others = question.model.codec.alternative_texts(
+        question.prompt.encoding.ids, ids, [[token for token, _ in row] for row in likeliest]
+    )
+    for index, (text, token, logprob) in enumerate(zip(texts, ids, logprobs, strict=True)):
+        # The token that was written has the text and the number that it has in the result, to the last digit.
+        alternatives = [
+            (text or said, logprob) if other == token else (said, likely)
+            for said, (other, likely) in zip(others[index], likeliest[index], strict=True)
+        ]
+        inside = {level: owners[index] for level, owners in levels.items()}
+        ranked = sorted(alternatives, key=lambda alternative: -alternative[1])
+        yield Output(text, token, logprob, tuple(ranked), inside)
 
 
 def _units(question: Question) -> list[Unit]:

@@ -10,13 +10,19 @@ from attribution.errors import MissingExtraError
 
 
 def frame(columns: Mapping[str, Sequence[Any]]) -> Any:
-    """A table with these columns, of pandas where that is installed, else of polars.
+    r"""A table with these columns, of pandas where that is installed, else of polars.
 
-    Raises `MissingExtraError` where neither is.
+    Half a character, which their columns of text cannot hold, is written as `\ud800`. Raises `MissingExtraError` where
+    neither is.
     """
     for library in ("pandas", "polars"):
         try:
-            return import_module(library).DataFrame(dict(columns))
+            table = import_module(library).DataFrame
         except ImportError:
             continue
+        return table({name: list(map(_whole, cells)) for name, cells in columns.items()})
     raise MissingExtraError("A table needs pandas or polars. Type: pip install pandas")
+
+
+def _whole(cell: Any) -> Any:
+    return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell

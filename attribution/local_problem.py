@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attribution.absence import Replace
@@ -28,6 +28,12 @@ from attribution.models.local import LocalModel
 from attribution.problem import Baseline, Budget, Cost, Need, OverOutputs, Problem
 from attribution.prompts.prompt import Prompt, levels
 from attribution.target import TARGETS, Reading, Semantic
+
+ALTERNATIVES = 5
+"""How many tokens are told that are likeliest in the place of an output token."""
+
+_LOGITS_AT_ONCE = 2**21
+"""How many of them are made probabilities at once, where a vocabulary is large and an output long."""
 
 
 class LocalProblem(Problem):
@@ -101,6 +107,7 @@ class LocalProblem(Problem):
         """The output token whose number is the smallest after the whole prompt, once that is known."""
         self._tokens_at_once = tokens_at_once
         self._logprobs: Tensor | None = None
+        self._likeliest: tuple[Tensor, Tensor] | None = None
         spans = [unit.tokens for unit in prompt.units]
         if output_units:
             spans += [(i, i + 1) for i in range(n_prompt, n_prompt + n_output)]
@@ -122,7 +129,7 @@ class LocalProblem(Problem):
         seconds = self._budget.max_seconds
         self._until = None if seconds is None else monotonic() + seconds
         self._layouts = Layouts(model, prompt, reading, owners, self.removable, ablation)
-        self._engine = Ablation(model, self._layouts.whole, tokens_at_once)
+        self._engine = Ablation(model, self._layouts.whole, tokens_at_once, self._notice)
         self._rewriting = rewriting
         self._asked = Answers(self.n_units, self.n_targets)
 
@@ -233,6 +240,32 @@ class LocalProblem(Problem):
             self._logprobs = found[0].float()
         return self._logprobs
 
+    def likeliest(self) -> list[list[tuple[int, float]]]:
+        """The likeliest ids in the place of each output token and their log-probabilities in nats, the best first.
+
+        They come from the pass that the output's own log-probabilities come from.
+        """
+        self.logprobs()
+        if self._likeliest is None:
+            return [[] for _ in self._reading.output]
+        ids, logprobs = (part.tolist() for part in self._likeliest)
+        return [
+            [(token, logprob) for token, logprob in zip(*row, strict=True) if np.isfinite(logprob)]
+            for row in zip(ids, logprobs, strict=True)
+        ]
+
+    def _notice(self, logits: Float[Tensor, "output vocabulary"]) -> None:
+        """Keeps what is likeliest in the place of each output token after the whole prompt."""
+        if self._likeliest is not None:
+            return
+        count = min(ALTERNATIVES, logits.shape[1])
+        found: list[tuple[Int[Tensor, "output best"], Float[Tensor, "output best"]]] = []
+        for part in logits.detach().split(max(1, _LOGITS_AT_ONCE // logits.shape[1])):
+            best = part.topk(count)
+            found.append((best.indices.cpu(), (best.values - part.logsumexp(1, keepdim=True)).cpu().float()))
+        ids, logprobs = zip(*found, strict=True)
+        self._likeliest = torch.cat(ids), torch.cat(logprobs)
+
     def lacks(self, need: Need) -> str:
         if need not in self.offers:
             return "a Semantic target does not give: it compares texts that the model writes anew"
@@ -252,6 +285,7 @@ class LocalProblem(Problem):
             vary=~self._always,
             rules=rules,
             tokens_at_once=self._tokens_at_once,
+            notice=self._notice,
         )
         self._logprobs = self._logprobs if logprobs is None else logprobs
         self._count(len(places), len(table))
@@ -263,7 +297,7 @@ class LocalProblem(Problem):
     def _numbers_at(self, places: Sequence[Place]) -> Float[Tensor, "place output"]:
         """The number of every output token at places of embedding space."""
         found, logprobs = forward.values(
-            self._model, self._prompt.encoding.ids, self._reading, places, vary=~self._always
+            self._model, self._prompt.encoding.ids, self._reading, places, vary=~self._always, notice=self._notice
         )
         if places[0] is here:
             self._logprobs, self._smallest = logprobs, int(found[0].argmin())

@@ -97,7 +97,19 @@ def _places(texts: Sequence[str]) -> list[Span]:
     return places
 
 
+def nesting(texts: Sequence[str]) -> dict[str, list[int]]:
+    """For words, sentences, lines and paragraphs, which of them each output token belongs to, counted from 0."""
+    return {units: _owners(texts, units) for units in WHOLES[1:]}
+
+
 def _wholes(texts: Sequence[str], chosen: Sequence[int], units: str) -> list[int]:
+    owners = _owners(texts, units)
+    wanted = {owners[index] for index in chosen}
+    return [index for index, owner in enumerate(owners) if owner in wanted]
+
+
+def _owners(texts: Sequence[str], units: str) -> list[int]:
+    """The word, or sentence, line or paragraph, of every token: the one with its first visible character."""
     whole = "".join(texts)
     cuts = CUTS[units](whole)
     owners: list[int] = []
@@ -105,5 +117,4 @@ def _wholes(texts: Sequence[str], chosen: Sequence[int], units: str) -> list[int
         own = whole[start:end]
         blank = len(own) - len(own.lstrip())
         owners.append(bisect_right(cuts, start + (blank if blank < len(own) else 0)))
-    wanted = {owners[index] for index in chosen}
-    return [index for index, owner in enumerate(owners) if owner in wanted]
+    return owners

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,80 +17,31 @@ from safetensors.numpy import save as to_safetensors
 
 from attribution.errors import InputError, ResultFileError
 from attribution.evaluations import Evaluations
+from attribution.files import check_file, write_file
 from attribution.frames import frame
 from attribution.outputs import Outputs, find_outputs
+from attribution.parts import Interaction, Output, Unit
+from attribution.saved import damaged
+from attribution.surfaces import Surfaces, encoded
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from attribution.views.html import HtmlView
     from attribution.views.text import TextView
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of `to_dict` and of saved files. A file with a higher one is refused."""
+
+_SHORT = 60
+"""Characters of the output that `repr` quotes."""
 
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A part of the prompt that has a score.
-
-    `start` and `end` are characters of the prompt: the units tile it, with the white space before a word. `text` is
-    what stands there, without white space around it unless units are tokens; what the tokenizer added (BOS) has no
-    characters, and its name for a text. `first_token` and `last_token` are a half-open range of the prompt's ids.
-
-    `role` says whose text it is: "prompt", or a message's role; "template" for what a chat template wrote, "rest" for
-    what lies outside of the spans that were asked about, "special" for what the tokenizer added. These three are marked
-    `special`, and stay when other units are absent. `name` is the span's, where it has one.
-
-    `message` is the index of the message it stands in, `place` where in it ("content"), and `own_start` and `own_end`
-    are characters of that text, or of the prompt where there are no messages; None where it has none of a person's. Of
-    a whole message of several texts they are those of the first.
-    `inside` tells which word, sentence, line and paragraph it belongs to, counted through the prompt.
-    """
-
-    text: str
-    start: int
-    end: int
-    first_token: int
-    last_token: int
-    role: str
-    special: bool
-    name: str = ""
-    message: int | None = None
-    place: str = ""
-    own_start: int | None = None
-    own_end: int | None = None
-    inside: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(frozen=True)
-class Output:
-    """An output token: the text it adds, its id, and its log-probability in nats given all that comes before."""
-
-    text: str
-    id: int
-    logprob: float
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """What two units of the prompt, given by their indices, do together beyond what each does alone.
-
-    Positive where they only work together, negative where one replaces the other; `values` has one number for every row
-    of scores, in their unit.
-    """
-
-    first: int
-    second: int
-    values: tuple[float, ...]
-
-    @property
-    def value(self) -> float:
-        """Summed over the output."""
-        return sum(self.values)
-
-
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class Attribution(Surfaces):
     """Which parts of a prompt made a model write each token of its output, and how this was found out.
 
     `scores` is float32 `[output, unit]`; positive supports the output unless `method["signed"]` is False.
@@ -215,6 +165,22 @@ class Attribution:
 
         Raises `MissingExtraError` where neither is.
         """
+        return frame(self._columns())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        r"""Writes the rows and columns of `to_frame` as CSV, in UTF-8; it needs no other library.
+
+        Half a character, which UTF-8 does not have, is written as `\ud800`. Raises what `save` raises.
+        """
+        file = check_file(path)
+        columns, written = self._columns(), StringIO(newline="")
+        table = csv.writer(written)
+        table.writerow(columns)
+        table.writerows(zip(*columns.values(), strict=True))
+        write_file(file, encoded(written.getvalue()))
+
+    def _columns(self) -> dict[str, list[Any]]:
+        """What a table of it has in each column."""
         columns: dict[str, list[Any]] = {}
         rows = [output.text for output in self.outputs] if self.per_output else [self.output]
         pairs = [(o, u) for o in range(len(rows)) for u in range(len(self.units))]
@@ -227,22 +193,95 @@ class Attribution:
         columns["score"] = self.scores.ravel().tolist()
         if self.errors is not None:
             columns["error"] = self.errors.ravel().tolist()
-        return frame(columns)
+        return columns
 
-    def text_view(self, outputs: Outputs = None, units: str = "token") -> TextView:
+    # Seeing it
+
+    def __repr__(self) -> str:
+        kinds = ascii(self.granularity)[1:-1] if len(self.granularity) <= _SHORT else "unit"
+        output = self.output if len(self.output) <= _SHORT else self.output[: _SHORT - 1] + "…"
+        name, size = ascii(self.method["name"])[1:-1], f"{len(self.units)} units ({kinds}) x {len(self.outputs)}"
+        return f"<Attribution by {name}: {size} output tokens, {output!a}>"
+
+    def text_view(self, outputs: Outputs = None, units: str = "token", *, full: bool = False) -> TextView:
         """What a terminal shows; scores are summed over the given outputs (see `output_indices`).
 
-        `rich` prints it, `str` makes plain text of it.
+        A long prompt is folded around what matters, unless `full`. `rich` prints it, `str` makes plain text of it.
         """
         from attribution.views.text import TextView
 
-        return TextView(self.to_dict(), self._scored(outputs, units))
+        return TextView(self.to_dict(), self._scored(outputs, units), full=full)
 
-    def __str__(self) -> str:
-        return str(self.text_view())
+    def html_view(self, outputs: Outputs = None, units: str = "token", others: Sequence[Attribution] = ()) -> HtmlView:
+        """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook.
 
-    def __rich__(self) -> TextView:
-        return self.text_view()
+        At first it shows the given outputs (see `output_indices`), and this result; `others` are results by other
+        methods, to which a person can switch. Raises `InputError` where they are of another prompt, other units or
+        another output.
+        """
+        from attribution.views.html import HtmlView
+        from attribution.views.payload import result_payload
+
+        if not isinstance(others, Sequence) or not all(isinstance(other, Attribution) for other in others):
+            raise InputError(f"Expected others as a list of results, got {others!r}. Type others=[...].")
+        for other in others:
+            if differing := self._differing(other):
+                raise InputError(
+                    f"Expected results for the same question to switch between, got one by {other.method['name']} with "
+                    f"another {', another '.join(differing)}. Type compare(...) to see two questions side by side."
+                )
+        results = (self, *others)
+        chosen = [result._scored(outputs, units) for result in results]
+        return HtmlView(result_payload([result.to_dict() for result in results], chosen[0]))
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        outputs: Outputs = None,
+        units: str = "token",
+        others: Sequence[Attribution] = (),
+    ) -> None:
+        """Writes `html_view` as a page that needs nothing else, and opens without a network.
+
+        Raises what `html_view` and `save` raise.
+        """
+        file = check_file(path)
+        write_file(file, encoded(self.html_view(outputs, units, others).page()))
+
+    def plot(
+        self,
+        outputs: Outputs = None,
+        units: str = "token",
+        *,
+        kind: Literal["matrix", "bars"] = "matrix",
+        axes: Axes | None = None,
+    ) -> Figure:
+        """A matplotlib figure of the given outputs (see `output_indices`); `savefig` writes it as SVG or PNG.
+
+        `kind` is "matrix", every output token beside every unit, or "bars", the strongest units for all of them. With
+        `axes` it is drawn there. Raises `InputError` for another kind, `MissingExtraError` without matplotlib.
+        """
+        from attribution.views.plot import plot_bars, plot_matrix
+
+        kinds = {"matrix": plot_matrix, "bars": plot_bars}
+        if kind not in kinds:
+            raise InputError(f"Expected kind out of {', '.join(map(repr, kinds))}, got {kind!r}.")
+        return kinds[kind](self.to_dict(), self._scored(outputs, units), axes=axes)
+
+    def _differing(self, other: Attribution) -> list[str]:
+        """What another result is about that this one is not."""
+
+        def about(result: Attribution) -> dict[str, Any]:
+            return {
+                "prompt": (result.prompt, result.prompt_ids),
+                "units": [(unit.start, unit.end, unit.first_token, unit.last_token) for unit in result.units],
+                "output": [output.id for output in result.outputs],
+            }
+
+        own, theirs = about(self), about(other)
+        # Other units of the same prompt are one difference, and any units of another prompt no second one.
+        found = [name for name in own if own[name] != theirs[name]]
+        return [name for name in found if name != "units" or "prompt" not in found]
 
     # Keeping it
 
@@ -251,7 +290,13 @@ class Attribution:
 
         Raises `InputError` where the folder does not exist, `ResultFileError` where the file cannot be written.
         """
-        path = check_file(path)
+        file = check_file(path)
+        about = json.dumps(self._about())
+        if json.loads(about)["prompt"] != self.prompt:
+            raise ResultFileError(
+                "The result cannot be written: its prompt has halves of characters that a file would join into one. "
+                "Replace them in the prompt."
+            )
         arrays = {"scores": np.ascontiguousarray(self.scores)}
         for name in ("output_scores", "errors"):
             if getattr(self, name) is not None:
@@ -259,15 +304,7 @@ class Attribution:
         if self.evaluations is not None:
             arrays["evaluations_keep"] = self.evaluations.keep.astype(np.uint8)
             arrays["evaluations_values"] = np.ascontiguousarray(self.evaluations.values)
-        content = to_safetensors(arrays, metadata={"attribution": json.dumps(self._about())})
-        unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
-        try:
-            unfinished.write_bytes(content)
-            unfinished.replace(path)
-        except OSError as error:
-            raise ResultFileError(f"The result cannot be written to {str(path)!r}: {error}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_file(file, to_safetensors(arrays, metadata={"attribution": about}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Attribution:
@@ -313,65 +350,12 @@ class Attribution:
         )
         about["prompt_ids"] = tuple(about.get("prompt_ids", ()))
         about["units"] = tuple(Unit(**unit) for unit in about["units"])
-        about["outputs"] = tuple(Output(**output) for output in about["outputs"])
+        about["outputs"] = tuple(map(Output.read, about["outputs"]))
         extra = {name: arrays.get(name) for name in ("output_scores", "errors")}
         result = cls(scores=arrays["scores"], **extra, **about)
-        result._check_record()
+        if damage := damaged(vars(result)):
+            raise ResultFileError(f"it is damaged in {', '.join(damage)}.")
         return result
-
-    def _check_record(self) -> None:
-        """Raises `ResultFileError` where a part of a file is not what it should be, before anything relies on it."""
-        size = len(self.prompt)
-        whole = {
-            "prompt": isinstance(self.prompt, str),
-            "prompt_ids": all(type(i) is int for i in self.prompt_ids),
-            "question": isinstance(self.question, dict),
-            "granularity": isinstance(self.granularity, str),
-            "target": isinstance(self.target, str),
-            "ablation": self.ablation is None or isinstance(self.ablation, str),
-            "per_output": isinstance(self.per_output, bool),
-            "notes": isinstance(self.notes, dict) and all(map(self._is_part, self._parts_noted())),
-            "evaluations": self.evaluations is None
-            or (
-                self.evaluations.keep.shape[1] in (len(self.units), len(self.units) + len(self.outputs))
-                and self.evaluations.values.shape[1] == len(self.scores)
-            ),
-            "seed": type(self.seed) is int,
-            "units": all(
-                isinstance(u.text, str) and isinstance(u.role, str) and 0 <= u.start <= u.end <= size
-                for u in self.units
-            ),
-            "outputs": all(
-                isinstance(o.text, str) and type(o.id) is int and math.isfinite(o.logprob) for o in self.outputs
-            ),
-            "method": all(isinstance(self.method[key], str) for key in ("name", "unit"))
-            and isinstance(self.method["signed"], bool),
-            "model": isinstance(self.model["name"], str),
-            "interactions": all(
-                type(pair.first) is type(pair.second) is int
-                and 0 <= min(pair.first, pair.second) <= max(pair.first, pair.second) < len(self.units)
-                and len(pair.values) == len(self.scores)
-                and all(map(math.isfinite, pair.values))
-                for pair in self.interactions
-            ),
-            "cost": all(type(self.cost[key]) is int for key in ("forwards", "backwards", "tokens")),
-        }
-        damaged = [name for name, fine in whole.items() if not fine]
-        if damaged:
-            raise ResultFileError(f"it is damaged in {', '.join(damaged)}.")
-
-    def _parts_noted(self) -> list[Any]:
-        """What the notes say about parts of the prompt."""
-        found = [self.notes.get(name, []) for name in ("joint", "not_looked_into")]
-        return [part for parts in found for part in (parts if isinstance(parts, list) else [parts])]
-
-    def _is_part(self, part: Any) -> bool:
-        """Whether it names units that there are, and where it has drops as many as there are rows."""
-        units = part.get("units") if isinstance(part, dict) else None
-        if not isinstance(units, list) or [type(unit) for unit in units] != [int, int]:
-            return False
-        fits = 0 <= units[0] < units[1] <= len(self.units) + len(self.outputs)
-        return fits and len(part.get("drop", self.scores)) == len(self.scores)
 
     def _about(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON holds it."""
@@ -382,7 +366,7 @@ class Attribution:
             "question": dict(self.question),
             "granularity": self.granularity,
             "units": [asdict(unit) for unit in self.units],
-            "outputs": [asdict(output) for output in self.outputs],
+            "outputs": [output.to_dict() for output in self.outputs],
             "method": dict(self.method),
             "target": self.target,
             "per_output": self.per_output,
@@ -394,15 +378,3 @@ class Attribution:
             "interactions": [asdict(pair) for pair in self.interactions],
             "versions": dict(self.versions),
         }
-
-
-def check_file(path: str | os.PathLike[str]) -> Path:
-    """The path that a result can be written to; `InputError` for a folder, and where the file's folder is missing."""
-    file = Path(path)
-    if not str(path) or file.is_dir():
-        raise InputError(f"Expected the name of a file, got {str(path)!r}. Add a name such as result.safetensors.")
-    if not file.parent.is_dir():
-        raise InputError(
-            f"Expected a file in a folder that exists, got {str(path)!r}. Create {str(file.parent)!r} first."
-        )
-    return file

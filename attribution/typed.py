@@ -7,7 +7,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
 
 from attribution.errors import InputError
 
@@ -16,6 +18,51 @@ if TYPE_CHECKING:
     from attribution.experiments.edits import Where
     from attribution.prompts.writing import Written
     from attribution.target import Contrast, Semantic
+
+
+_TARGETS = "logprob, prob, logit, entropy, semantic:overlap|exact|embedding"
+
+# Options that several commands have
+
+Prompt = Annotated[str | None, typer.Argument(help="The text that the model reads; - reads it from standard input.")]
+ChatFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--chat",
+        help="Read messages, - from standard input: a JSON list, or a dict of messages, tools and options.",
+    ),
+]
+Model = Annotated[str, typer.Option(help='"demo", a Hugging Face id, or a folder.')]
+UnitsAsked = Annotated[
+    str,
+    typer.Option(
+        help="What gets a score: token, word, sentence, line, paragraph, message, list_item, code_line, example, or a "
+        "regular expression."
+    ),
+]
+TargetAsked = Annotated[str, typer.Option(help=f"What is explained: {_TARGETS}.")]
+TargetOrPart = Annotated[
+    str,
+    typer.Option(help=f"What is explained: {_TARGETS}; or a part of the output, as with --why."),
+]
+Why = Annotated[str | None, typer.Option(help="Ask only about this part of the output.")]
+Instead = Annotated[
+    str | None, typer.Option(help="Why not this: in the place of what --why names, or of the whole output.")
+]
+Ablations = Annotated[
+    str, typer.Option(help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it.')
+]
+Output = Annotated[str | None, typer.Option(help="The text whose causes are asked; by default what the model writes.")]
+MaxNewTokens = Annotated[int, typer.Option(help="How many tokens the model may write.")]
+Page = Annotated[
+    Path | None, typer.Option("--html", help="Also write a page to this file, which a browser opens without a network.")
+]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the scores to this file, as a table (CSV).")]
+Full = Annotated[bool, typer.Option("--full", help="Show all of a long prompt, not only around what matters.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+
+# What is typed there
 
 
 def typed_prompt(prompt: str | None, chat: Path | None) -> Written:
@@ -49,6 +96,28 @@ def typed_target(typed: str, why: str | None, instead: str | None) -> str | Cont
             raise InputError(f"Expected --instead without --target, got --target {typed}. A contrast is in nats.")
         return Contrast(instead, instead_of=why)
     return Semantic(cast(Any, by or "overlap")) if kind == "semantic" else typed
+
+
+def typed_target_or_part(typed: str, why: str | None) -> tuple[str, str | None]:
+    """The target, and the part of the output that is meant: what is no target's name is such a part.
+
+    Raises `InputError` where `why` names a part already.
+    """
+    from attribution.target import TARGETS
+
+    if typed in TARGETS or typed.partition(":")[0] == "semantic":
+        return typed, why
+    if why is not None:
+        raise InputError(
+            f"Expected a target out of {_TARGETS} beside --why {why!r}, got {typed!r}. Name a part of the output once."
+        )
+    return "logprob", typed
+
+
+def check_part(part: str, output: str) -> None:
+    """Raises `InputError` where what was typed as a target is none, and no part of the output either."""
+    if not part or part not in output:
+        raise InputError(f"Expected a target out of {_TARGETS}, or a part of the output {output!r}, got {part!r}.")
 
 
 def typed_part(typed: str) -> Where:

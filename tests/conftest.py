@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -19,7 +22,11 @@ import torch
 import attribution
 from attribution.cli import main
 from attribution.models.local import LocalModel
+from tests.browser import NAMES, VIEWPORT, Turns, Watch, chromium, find_chromium, open_page, unavailable
 from tests.tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # Tiny models gain nothing from threads, and lose much where other processes want the cores too.
 torch.set_num_threads(1)
@@ -61,3 +68,67 @@ def cli(untyped, capsys: pytest.CaptureFixture[str]):
         return (left.value.code or 0, *capsys.readouterr())
 
     return invoke
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[tuple[Browser, Turns]]:
+    """The one Chromium of this process, started when a test first needs it."""
+    executable = find_chromium()
+    if executable is None:
+        where = os.environ.get("CHROMIUM") or ", ".join(NAMES)
+        unavailable(f"Chromium is needed, found none ({where}): apt-get install chromium, or set CHROMIUM to its path")
+    with chromium(executable) as started:
+        turns = Turns()
+        yield started, turns
+        turns.resume()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """What the test's pages did; it fails where they did what they must not, unless it cleared that here."""
+    noted = Watch()
+    yield noted
+    noted.settle()
+
+
+@pytest.fixture
+def new_page(watch: Watch, browser: tuple[Browser, Turns]) -> Iterator[Callable[..., Page]]:
+    """Opens an empty page in a context of its own, with playwright's options: `color_scheme="dark"`, `viewport`..."""
+    chrome, turns = browser
+    turns.resume()
+    contexts = []
+
+    def open_one(**options: Any) -> Page:
+        context = chrome.new_context(**{"viewport": VIEWPORT, "locale": "en-US", "timezone_id": "UTC", **options})
+        contexts.append(context)
+        return watch.attach(context)
+
+    try:
+        yield open_one
+    finally:
+        for context in contexts:
+            # What the page said last is still to arrive.
+            for page in context.pages:
+                page.wait_for_timeout(0)
+            context.close()
+        turns.pause()
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    """An empty page, 1000 x 800, that may read no other file than the one it is opened with."""
+    return new_page()
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Page]:
+    """Shows this markup, or this file, in `page` or in another page."""
+
+    def opened(source: str | Path, page: Page | None = None) -> Page:
+        if isinstance(source, str):
+            path = tmp_path / f"page{len(list(tmp_path.iterdir()))}.html"
+            path.write_text(source, encoding="utf-8")
+            source = path
+        return open_page(page or request.getfixturevalue("page"), source)
+
+    return opened

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import attribution
 from attribution.method import list_methods
-from attribution.result import Attribution
+from attribution.result import Attribution, Output, Unit
+from tests.test_imports import loaded_after
+from tests.test_result import result as small
 
 PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
+
+TWO = ("--method", "saliency", "--method", "leave_one_out")
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -79,6 +85,99 @@ def test_explain_a_given_output_and_save_it(cli, tmp_path) -> None:
     assert saved.target == "prob"
 
 
+def test_everything_is_written_that_is_asked(cli, tmp_path) -> None:
+    names = [str(tmp_path / name) for name in ("r.safetensors", "r.html", "r.csv")]
+    arguments = ("--save", names[0], "--html", names[1], "--csv", names[2])
+    status, out, err = cli("explain", PROMPT, *arguments, "--why", "3", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["prompt"] == PROMPT
+    result = Attribution.load(names[0])
+    assert (tmp_path / "r.html").read_text("utf-8") == result.html_view("3").page()
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + result.scores.size
+    for name in names:
+        (tmp_path / name).unlink()
+    status, out, err = cli("explain", PROMPT, *arguments, "--why", "typo")  # what was computed is not lost for that
+    assert (status, out) == (2, "")
+    assert "got 'typo'" in err
+    assert (tmp_path / "r.html").read_text("utf-8") == result.html_view().page()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["r.csv", "r.html", "r.safetensors"]
+
+
+def test_show(cli, tmp_path) -> None:
+    path = str(tmp_path / "r.safetensors")
+    told = cli("explain", PROMPT, "--save", path, "--why", "3")[1]
+    assert cli("show", path, "--why", "3") == cli("show", path, "--target", "3") == (0, told, "")
+    assert json.loads(cli("show", path, "--json")[1]) == Attribution.load(path).to_dict()
+    names = [str(tmp_path / name) for name in ("r.html", "r.csv")]
+    assert cli("show", path, "--why", "3", "--html", names[0], "--csv", names[1])[1] == told
+    assert (tmp_path / "r.html").read_text("utf-8") == Attribution.load(path).html_view("3").page()
+    assert (tmp_path / "r.csv").read_text("utf-8").count("\n") > 7
+    assert "--why" in cli("show", "--help")[1]
+
+
+def test_show_needs_no_torch(tmp_path) -> None:
+    path = str(tmp_path / "r.safetensors")
+    saved().save(path)
+    command = ["show", path, "--html", f"{path}.html", "--csv", f"{path}.csv"]
+    loaded = loaded_after(f"from attribution.cli import main\ntry:\n    main({command})\nexcept SystemExit:\n    pass")
+    assert "typer" in loaded
+    assert not loaded & {"torch", "transformers"}
+    assert (tmp_path / "r.safetensors.html").is_file()
+
+
+def test_a_long_prompt_is_shown_whole_where_that_is_asked(cli, tmp_path) -> None:
+    path = str(tmp_path / "r.safetensors")
+    prompt = "\n\n".join(f"Line {number} says nothing." for number in range(400))
+    unit = Unit(prompt[:4], 0, 4, 0, 1, "prompt", special=False)
+    rest = Unit(prompt[4:], 4, len(prompt), 1, 2, "rest", special=True)
+    saved(prompt=prompt, units=(unit, rest), scores=np.array([[1, 0]], np.float32)).save(path)
+    folded, whole = cli("show", path)[1], cli("show", path, "--full")[1]
+    assert len(folded) < len(whole)
+    assert "Line 200 says nothing." in whole
+    assert "Line 200 says nothing." not in folded
+
+
+def test_a_part_of_the_output_as_the_target(cli) -> None:
+    assert cli("explain", PROMPT, "--target", "3") == cli("explain", PROMPT, "--why", "3")
+    contrast = ("--instead", "5", "--json")
+    assert cli("explain", PROMPT, "--target", "3", *contrast) == cli("explain", PROMPT, "--why", "3", *contrast)
+    given = ("--output", "\n\nThe answer is 5.")
+    assert cli("explain", PROMPT, *given, "--target", "5.") == cli("explain", PROMPT, *given, "--why", "5.")
+    assert cli("explain", PROMPT, "--target", "The answer", "--dry-run")[1].startswith("at most 18 forwards, ")
+    assert "part of the output" in " ".join(cli("explain", "--help")[1].split())
+
+
+def test_what_is_neither_a_target_nor_a_part_costs_nothing(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attribution.explainer.explain", lambda *_, **__: pytest.fail("computed"))
+    status, out, err = cli("explain", PROMPT, "--target", "logprobs")
+    assert (status, out) == (2, "")
+    assert "out of logprob, prob, logit, entropy, semantic:overlap|exact|embedding, or a part of the output" in err
+    assert "got 'logprobs'" in err
+
+
+def test_several_methods(cli, tmp_path) -> None:
+    both = ("--method", "leave_one_out", "--method", "attn_lrp")
+    name = str(tmp_path / "r.html")
+    status, out, err = cli("explain", PROMPT, *both, "--why", "3", "--html", name)
+    assert (status, err) == (0, "")
+    each = [cli("explain", PROMPT, "--method", method, "--why", "3")[1] for method in both[1::2]]
+    assert out == "\n".join(each)
+    for method in both[1::2]:
+        assert method in (tmp_path / "r.html").read_text("utf-8")
+    results = json.loads(cli("explain", PROMPT, *both, "--json")[1])
+    assert [result["method"]["name"] for result in results] == ["leave_one_out", "attn_lrp"]
+    assert results[0]["outputs"][0]["id"] == results[1]["outputs"][0]["id"]
+    once = ("--method", "attn_lrp")
+    assert cli("explain", PROMPT, *once, *once) == cli("explain", PROMPT, *once)
+
+
+def saved(**changes) -> Attribution:
+    """A small result; only what is asked of it is another."""
+    one = {"outputs": (Output("Yo", 7, -0.5),), "output_scores": None, "scores": small().scores[:1]}
+    return small(**one | changes)
+
+
 def test_half_a_character_is_read_as_a_replacement_character(cli) -> None:
     status, out, _ = cli("explain", "hi \ud800 you", "--json", "--max-new-tokens", "1")
     assert status == 0
@@ -129,6 +228,21 @@ def test_version_and_help(cli) -> None:
         (["explain", PROMPT, "--save", "/tmp"], "the name of a file"),
         (["explain", PROMPT, "--save", ""], "the name of a file"),
         (["explain", PROMPT, "--model", "/tmp/\x1b]0;owned\x07no"], "␛]0;owned␇no"),
+        (["explain", PROMPT, "--target", "prob", "--why", "7"], "Expected a part of the output"),
+        (["explain", PROMPT, "--target", "3", "--why", "3"], "beside --why '3', got '3'"),
+        (["explain", PROMPT, "--target", ""], "or a part of the output"),
+        (["explain", PROMPT, "--target", "3", "--max-new-tokens", "0"], "got 0"),
+        (["explain", PROMPT, "--html", "/no/such/folder/r"], "a folder that exists"),
+        (["explain", PROMPT, "--csv", "/no/such/folder/r"], "a folder that exists"),
+        (["explain", PROMPT, "--csv", "/tmp/r", "--html", "/tmp/../tmp/r"], "Expected another file for each kind"),
+        (["explain", PROMPT, "--method", "saliency", "--method", "shap"], "got 'shap'"),
+        (["explain", PROMPT, *TWO, "--save", "r"], "Expected no --save with several methods. Give --method once."),
+        (["explain", PROMPT, *TWO, "--csv", "r", "--resume", "r", "--dry-run"], "no --csv, --resume, --dry-run with"),
+        (["show", "/no/such.safetensors"], "No result can be read"),
+        (["show", "/no/such.safetensors", "--html", "/no/such/folder/r"], "a folder that exists"),
+        (["whatif", PROMPT, "--remove", "3", "--html", "/no/such/folder/r"], "a folder that exists"),
+        (["compare", PROMPT, "x", "--html", "/no/such/folder/r"], "a folder that exists"),
+        (["verify", "/no/such.safetensors", "--html", "/no/such/folder/r"], "a folder that exists"),
         (["explain"], "either a prompt or --chat FILE"),
         (["explode"], "No such command"),
     ],

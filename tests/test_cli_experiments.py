@@ -98,6 +98,19 @@ def test_verify(cli, tmp_path) -> None:
     assert json.loads(cli("verify", name, "--why", "3", "--top", "4", "--json")[1])["held"] is True
 
 
+def test_pages_of_experiments(cli, tmp_path) -> None:
+    saved, page = str(tmp_path / "r.safetensors"), tmp_path / "r.html"
+    cli("explain", APPLES, "--save", saved)
+    for kind, arguments in (
+        ("whatif", ("whatif", APPLES, "--swap", "3=>5")),
+        ("comparison", ("compare", saved, APPLES, "--why", "3")),
+        ("verification", ("verify", saved, "--n-random", "19")),
+    ):
+        assert cli(*arguments, "--html", str(page)) == cli(*arguments)
+        assert f'"kind":"{kind}"' in page.read_text("utf-8")
+        page.unlink()
+
+
 def test_why_and_instead(cli) -> None:
     part = json.loads(cli("explain", APPLES, "--why", "3", "--instead", "5", "--json")[1])
     assert part["target"] == "logprob - '5' instead of '3'"

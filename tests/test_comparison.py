@@ -480,7 +480,7 @@ def test_the_compared_outputs_are_named() -> None:
     assert "for the output, in nats" in str(compare(first, second))
     third = of_words("a b", outputs=outputs, scores=[[1.0, 2.0], [8.0, 4.0]])
     assert "for '3', in nats" in str(compare(first, third, outputs_a="3", outputs_b=1))
-    assert "\x1b[1;7;32m 3" in coloured(compare(first, third, outputs_a="3", outputs_b=1))
+    assert "\x1b[1;7;38;2;22;136;54m 3" in coloured(compare(first, third, outputs_a="3", outputs_b=1))
 
 
 def test_shares_say_so() -> None:

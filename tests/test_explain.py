@@ -305,3 +305,66 @@ def test_a_mean_of_nothing_is_refused(options: dict, llama: LocalModel) -> None:
         explain(llama, PROMPT, output=" The", **options)
     with pytest.raises(InputError, match="Type per_output=False with it"):
         explain(llama, PROMPT, output=" The", target=Semantic(), per_output=False, over_outputs="mean")
+
+
+# What else could have been written
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"method": "saliency"},
+        {"method": "integrated_gradients"},
+        {"method": "attention_rollout"},
+        {"target": "prob"},
+        {"target": "prob", "method": "saliency"},
+        {"target": Contrast(" x", instead_of=" end")},
+        {"target": Contrast()},
+        {"target": Semantic()},
+        {"ablation": "mask"},
+        {"ablation": Replace("...", "?")},
+        {"units": "token", "per_output": False},
+    ],
+    ids=str,
+)
+def test_alternatives_of_every_output_token(options: dict, llama: LocalModel) -> None:
+    result = explain(llama, PROMPT, output=" The end", **options)
+    ids = [output.id for output in result.outputs]
+    whole = torch.tensor([[*result.prompt_ids, *ids][:-1]])
+    with torch.no_grad():
+        logprobs = llama.model(whole).logits[0, -len(ids) :].log_softmax(-1)
+    for output, own in zip(result.outputs, logprobs, strict=True):
+        best = own.topk(5)
+        assert [number for _, number in output.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
+        written = [number for text, number in output.alternatives if text == output.text]
+        assert (output.logprob in written) == (output.id in best.indices.tolist())
+
+
+def test_alternatives_cost_nothing_and_are_told_again_where_a_run_goes_on(demo: LocalModel) -> None:
+    question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
+    first = explain(demo, question, max_forwards=8)
+    assert first.cost["forwards"] <= 8
+    assert [output.alternatives[0][0] for output in first.outputs] == [output.text for output in first.outputs]
+    again = explain(demo, question, resume=first)
+    for one, other in zip(first.outputs, again.outputs, strict=True):
+        assert [text for text, _ in one.alternatives] == [text for text, _ in other.alternatives]
+    assert explain(demo, question, method="saliency").cost["forwards"] == 1
+
+
+def test_parts_of_the_output_that_a_token_is_in(llama: LocalModel) -> None:
+    result = explain(llama, PROMPT, output=" The end. He is 35.\n\nYes")
+    for level in ("word", "sentence", "line", "paragraph"):
+        for index, output in enumerate(result.outputs):
+            own = [i for i, other in enumerate(result.outputs) if other.inside[level] == output.inside[level]]
+            assert result.output_indices(index, level) == own
+
+
+def test_a_vocabulary_of_two_tokens_has_no_five_alternatives(llama: LocalModel) -> None:
+    from attribution.local_problem import LocalProblem
+
+    problem = LocalProblem.__new__(LocalProblem)
+    problem._likeliest = None
+    problem._notice(torch.tensor([[0.0, -torch.inf], [1.0, 1.0]]))
+    problem._logprobs = torch.zeros(2)
+    assert problem.likeliest() == [[(0, 0.0)], [(0, pytest.approx(-0.6931472)), (1, pytest.approx(-0.6931472))]]

@@ -15,7 +15,7 @@ from attribution.errors import InputError
 from attribution.explainer import explain
 from attribution.models.codec import Codec
 from attribution.models.local import LocalModel
-from attribution.outputs import WHOLES, find_outputs
+from attribution.outputs import WHOLES, find_outputs, nesting
 from tests.tiny import VOCABULARY
 from tests.tokenizers_ import FAMILIES_OF_TOKENIZERS, slow_tokenizer
 
@@ -130,6 +130,21 @@ def test_wholes_hold_what_is_meant(texts: list[str], data: st.DataObject) -> Non
         assert whole[start] in "".join(texts[i] for i in find_outputs(texts, whole[start]))
 
 
+def test_nesting_is_what_wholes_are_made_of() -> None:
+    texts = ["One", ".", " Two", ".\n", "\n", "3", "0", "", " two"]
+    groups = nesting(texts)
+    assert groups == {
+        "word": [0, 1, 2, 3, 3, 4, 4, 4, 5],
+        "sentence": [0, 0, 1, 1, 1, 2, 2, 2, 2],
+        "line": [0, 0, 0, 0, 0, 1, 1, 1, 1],
+        "paragraph": [0, 0, 0, 0, 0, 1, 1, 1, 1],
+    }
+    for units, owners in nesting(TEXTS).items():
+        for index, owner in enumerate(owners):
+            assert find_outputs(TEXTS, index, units) == [i for i, other in enumerate(owners) if other == owner]
+    assert nesting([""]) == {units: [0] for units in WHOLES[1:]}
+
+
 def test_why_3_is_asked_of_the_word_it_stands_in(llama: LocalModel) -> None:
     result = explain(llama, "Sam has 3 apples.", output=" He has 35 of them")
     texts = [output.text for output in result.outputs]
@@ -170,6 +185,36 @@ def test_a_split_character_belongs_to_its_first_token() -> None:
             prompt = codec.ids_of(before) if before else codec.ids_of("x")
             texts = codec.output_texts(prompt, codec.ids_of("a😀é")[-6:])
             assert texts == ["😀", "", "", "", "é", ""], (name, before)
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+@pytest.mark.parametrize("text", WRITTEN)
+def test_an_alternative_adds_what_it_would_if_it_were_written(name: str, text: str) -> None:
+    codec = CODECS[name]
+    prompt, ids = codec.ids_of("Sam has 日本 apples"), codec.ids_of(text)
+    others = [(token, *codec.ids_of("x é")) for token in ids]
+    found = codec.alternative_texts(prompt, ids, others)
+    assert list(map(len, found)) == list(map(len, others))
+    for place, (asked, said) in enumerate(zip(others, found, strict=True)):
+        for other, added in zip(asked, said, strict=True):
+            alone = codec.output_texts(prompt, (*ids[:place], other))[-1]
+            assert added.endswith(alone)
+            assert alone in ("", added)
+
+
+def test_an_alternative_that_ends_a_character_has_all_of_it() -> None:
+    codec = CODECS["byte_level"]
+    prompt, first, second = codec.ids_of("x"), codec.ids_of("日"), codec.ids_of("既")
+    assert first[:2] == second[:2]
+    (letter,) = codec.ids_of("y")
+    texts = codec.alternative_texts(prompt, first, [(), (letter,), (first[2], second[2], letter)])
+    assert texts == [[], ["y"], ["日", "既", "y"]]
+    assert codec.alternative_texts((), first[:1], [(first[0], letter)]) == [["\ufffd", "y"]]
+
+
+def test_an_alternative_without_a_text() -> None:
+    for codec in CODECS.values():
+        assert codec.alternative_texts(codec.ids_of("x"), codec.ids_of("x"), [(10**6,)])[0] in ([""], ["<unk>"])
 
 
 def test_bytes_that_are_no_character() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 
@@ -134,16 +135,25 @@ def test_shapes_must_fit() -> None:
         result(output_scores=np.zeros((2, 2), np.float32))
 
 
+def rich() -> Attribution:
+    """The same, whose first output token tells its alternatives and its word."""
+    first = Output("Yo", 7, -0.5, (("Yo", -0.5), ("No", -2.0)), {"word": 0})
+    return result(outputs=(first, *result().outputs[1:]))
+
+
 def test_to_dict_is_json() -> None:
     content = json.loads(json.dumps(result().to_dict()))
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert content["scores"][0] == [0, 1, -2, 0.5]
     assert content["output_scores"][1] == [2, 0, 0]
     assert content["units"][1] == {
         "text": "Hi", "start": 0, "end": 2, "first_token": 1, "last_token": 2, "role": "prompt", "special": False,
         "name": "", "message": None, "place": "", "own_start": None, "own_end": None, "inside": {},
     }  # fmt: skip
-    assert content["outputs"][2] == {"text": "\n", "id": 9, "logprob": -3.0}
+    assert content["outputs"][2] == {"text": "\n", "id": 9, "logprob": -3.0, "alternatives": [], "inside": {}}
+    assert rich().to_dict()["outputs"][0] == {
+        "text": "Yo", "id": 7, "logprob": -0.5, "alternatives": [["Yo", -0.5], ["No", -2.0]], "inside": {"word": 0},
+    }  # fmt: skip
     assert result(output_scores=None).to_dict()["output_scores"] is None
 
 
@@ -161,6 +171,41 @@ def test_to_frame_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(MissingExtraError, match="pip install pandas"):
         result().to_frame()
+
+
+@pytest.mark.parametrize("make", [result, lambda: result(errors=np.full((3, 4), 0.5, np.float32)), lambda: whole()])
+def test_to_csv_has_what_to_frame_has(make, tmp_path) -> None:
+    import pandas as pd
+
+    path, frame = tmp_path / "r.csv", make().to_frame()
+    make().to_csv(path)
+    assert path.read_bytes().startswith(b"output,output_text,unit,unit_text,start,end,role,name,message,special,score")
+    read = pd.read_csv(path, keep_default_na=False)
+    assert read.columns.tolist() == frame.columns.tolist()
+    for name in frame.columns:
+        assert read[name].astype(str).tolist() == frame[name].map(lambda v: "" if v is None else v).astype(str).tolist()
+
+
+def test_a_table_of_texts_of_any_kind(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    strange = 'é😀 \x00\x1b "quoted", \u2028\r\n</script>\n=1+1'
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    result(outputs=(Output(strange, 1, 0.0), Output("\ud800", 2, 0.0), Output("", 3, 0.0))).to_csv(str(tmp_path / "r"))
+    with (tmp_path / "r").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 13
+    assert [row[1] for row in rows[1::4]] == [strange, "\\ud800", ""]
+    with pytest.raises(InputError, match="a folder that exists"):
+        result().to_csv(tmp_path / "no" / "r.csv")
+
+
+def test_it_is_told_in_short() -> None:
+    assert repr(result()) == r"<Attribution by leave_one_out: 4 units (token) x 3 output tokens, 'Yo!\n'>"
+    long = result(outputs=(Output("\x1b]0;\ud800" * 100, 1, 0.0),) * 3, granularity="[0-9]+" * 100)
+    assert len(repr(long)) < 500
+    assert repr(long).isascii()
+    assert "\x1b" not in repr(long)
 
 
 # Files
@@ -249,6 +294,16 @@ def test_damaged_files(tmp_path) -> None:
         lambda about: about["units"][1].update(text=7),
         lambda about: about["units"][1].update(start=50, end=-3),
         lambda about: about["outputs"][0].update(logprob=float("nan")),
+        lambda about: about["outputs"][0].update(alternatives=3),
+        lambda about: about["outputs"][0].update(alternatives="ab"),
+        lambda about: about["outputs"][0].update(alternatives=[["a"]]),
+        lambda about: about["outputs"][0].update(alternatives=[["a", "b"]]),
+        lambda about: about["outputs"][0].update(alternatives=[[3, -1.0]]),
+        lambda about: about["outputs"][0].update(alternatives=[["a", float("inf")]]),
+        lambda about: about["outputs"][0].update(inside=[]),
+        lambda about: about["outputs"][0].update(inside={"word": -1}),
+        lambda about: about["outputs"][0].update(inside={"word": 0.5}),
+        lambda about: about["outputs"].__setitem__(0, 3),
     ],
 )
 def test_damaged_metadata(untyped, tmp_path, change) -> None:
@@ -279,6 +334,25 @@ def test_damaged_scores(untyped, tmp_path) -> None:
         Attribution.load(path)
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_files_of_earlier_versions_open(tmp_path, schema: int) -> None:
+    about = result()._about() | {"schema": schema}
+    for output in about["outputs"]:
+        del output["alternatives"], output["inside"]
+    path = tmp_path / "r.safetensors"
+    arrays = {"scores": result().scores.copy(), "output_scores": result().output_scores.copy()}
+    save_file(arrays, path, metadata={"attribution": json.dumps(about)})
+    assert Attribution.load(path) == result()
+    assert Attribution.load(path).outputs[0].alternatives == ()
+
+
+def test_alternatives_are_kept(tmp_path) -> None:
+    rich().save(tmp_path / "r.safetensors")
+    again = Attribution.load(tmp_path / "r.safetensors")
+    assert again == rich() != result()
+    assert again.outputs == rich().outputs
+
+
 def test_another_safetensors_file(tmp_path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": np.zeros((2, 2), np.float32)}, path)
@@ -288,9 +362,9 @@ def test_another_safetensors_file(tmp_path) -> None:
 
 def test_a_newer_file(tmp_path) -> None:
     path = tmp_path / "r.safetensors"
-    about = {"schema": 3, "something": "new"}
+    about = {"schema": 4, "something": "new"}
     save_file({"scores": np.zeros((1, 1), np.float32)}, path, metadata={"attribution": json.dumps(about)})
-    with pytest.raises(ResultFileError, match=r"newer version \(schema 3.*pip install -U llm-attribution"):
+    with pytest.raises(ResultFileError, match=r"newer version \(schema 4.*pip install -U llm-attribution"):
         Attribution.load(path)
 
 

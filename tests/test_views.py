@@ -8,11 +8,13 @@ from io import StringIO
 import numpy as np
 import pytest
 from rich.cells import cell_len
-from rich.color import Color
+from rich.color import Color, ColorTriplet
 from rich.console import Console
+from rich.style import Style
 
 from attribution.errors import InputError
 from attribution.result import Attribution, Interaction, Output
+from attribution.views.shading import FAINT, ink
 from attribution.views.table import TableView
 from attribution.views.text import plain, shade, visible
 from tests.test_result import result, whole
@@ -104,21 +106,71 @@ def test_the_sign_shows_without_colour() -> None:
     assert shade(0.0, 0.0).bgcolor is None
 
 
-def test_shaded_text_can_be_read() -> None:
-    """Contrast of at least 4.5:1 at every strength, by the formula of WCAG 2."""
+XTERM = [(0, 0, 0), (205, 0, 0), (0, 205, 0), (205, 205, 0), (0, 0, 238), (205, 0, 205), (0, 205, 205), (229, 229, 229)]
+XTERM += [(127, 127, 127), (255, 0, 0), (0, 255, 0), (255, 255, 0), (92, 92, 255), (255, 0, 255), (0, 255, 255)]
+XTERM += [(255, 255, 255)]
+VGA = [(0, 0, 0), (170, 0, 0), (0, 170, 0), (170, 85, 0), (0, 0, 170), (170, 0, 170), (0, 170, 170), (170, 170, 170)]
+VGA += [tuple(part + 85 - 170 * (part > 170) for part in colour) for colour in VGA]
 
-    def luminance(rgb) -> float:
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in rgb)]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
+def luminance(rgb) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first, second) -> float:
+    """By the formula of WCAG 2."""
+    light, dark = max(map(luminance, (first, second))), min(map(luminance, (first, second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def rgb(color: Color, palette) -> tuple[int, int, int]:
+    """What a terminal with this palette of 16 shows."""
+    standard = color.number is not None and color.number < 16
+    return tuple(palette[color.number]) if standard else tuple(color.get_truecolor())
+
+
+@pytest.mark.parametrize("colours", ["truecolor", "256", "16"])
+def test_shaded_text_can_be_read(colours) -> None:
+    """Contrast of at least 4.5:1 at every strength, whichever of the common palettes a terminal has."""
     for score in np.linspace(-1, 1, 201):
-        style = shade(float(score), 1.0)
+        style = shade(float(score), 1.0, colours)
         if style.bgcolor is None:
+            assert abs(score) < FAINT
             continue
         assert style.color is not None
-        ink = {"black": 0.0, "bright_white": 1.0}[style.color.name]
-        paper = luminance(style.bgcolor.triplet)
-        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5
+        for palette in (XTERM, VGA):
+            assert contrast(rgb(style.color, palette), rgb(style.bgcolor, palette)) >= 4.5
+        # Many terminals show bold black as grey.
+        assert not (style.bold and style.color.name == "black")
+
+
+@pytest.mark.parametrize("colours", ["truecolor", "256"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_stronger_the_darker(colours, sign: float) -> None:
+    styles = [shade(sign * strength, 1.0, colours) for strength in np.linspace(FAINT, 1, 50).tolist()]
+    levels = [luminance(style.bgcolor.get_truecolor()) for style in styles]
+    assert levels == sorted(levels, reverse=True)
+    assert len(set(levels)) >= 5
+
+
+def test_few_colours_tell_strength_and_sign() -> None:
+    for colours in ("16", "none"):
+        for sign in (1.0, -1.0):
+            styles = [shade(sign * strength, 1.0, colours) for strength in (0.1, 0.5, 1.0)]
+            assert len({str(style) for style in styles}) >= 2
+            assert all(bool(style.underline) == (sign < 0) for style in styles)
+    assert shade(1.0, 1.0, "plain") == Style()
+
+
+@pytest.mark.parametrize("name", ["supports", "opposes", "answer"])
+def test_what_has_a_colour_of_its_own_shows_on_light_and_dark(name) -> None:
+    for colours, least in (("truecolor", 4.5), ("256", 4.0)):  # the cube of 256 has no blue that does better
+        color = ink(name, colours).color
+        assert color is not None
+        for paper in (ColorTriplet(0, 0, 0), ColorTriplet(255, 255, 255)):
+            assert contrast(color.get_truecolor(), paper) >= least
+    assert ink(name, "16") == Style()
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 200])

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from attribution.absence import Remainder
 from attribution.engine import memory, roads
+from attribution.engine.forward import Notice
 from attribution.engine.passes import Passes
 from attribution.engine.plan import Plan, Planner
 from attribution.errors import CapabilityError, NonFiniteError
@@ -53,11 +54,18 @@ class Allowed:
 class Ablation:
     """The engine: a model and a text of which parts are to be absent; what it remembers of the text it keeps.
 
-    `whole` is the text with nothing absent. `tokens_at_once` bounds what is computed in one pass.
+    `whole` is the text with nothing absent. `tokens_at_once` bounds what is computed in one pass. `notice` hears of the
+    whole text whenever that is read.
     """
 
-    def __init__(self, model: LocalModel, whole: Remainder, tokens_at_once: int | None = None) -> None:
-        self.model, self.whole = model, whole
+    def __init__(
+        self,
+        model: LocalModel,
+        whole: Remainder,
+        tokens_at_once: int | None = None,
+        notice: Notice | None = None,
+    ) -> None:
+        self.model, self.whole, self.notice = model, whole, notice
         self.planner = Planner(model, whole, tokens_at_once)
         self.memory: Memory | None = None
         self.can_remember = True
@@ -116,7 +124,7 @@ class _Run:
     def __init__(self, engine: Ablation, remainders: Sequence[Remainder], target: Target, limits: Allowed) -> None:
         self._engine, self._remainders, self._limits = engine, remainders, limits
         self._road = roads.road(engine.model)
-        self.passes = Passes(engine.model, engine.whole, target)
+        self.passes = Passes(engine.model, engine.whole, target, engine.notice)
         items = len(remainders[0].items) if remainders else 0
         self.values = torch.full((len(remainders), items), torch.nan, dtype=self.passes.dtype)
         self.done = torch.zeros(len(remainders), dtype=torch.bool)

@@ -22,6 +22,7 @@ from attribution.engine import memory
 from attribution.engine.forward import (
     TOKENS_AT_ONCE,
     Forward,
+    Notice,
     Place,
     here,
     lay_out,
@@ -53,6 +54,7 @@ def gradients(
     vary: Bool[Tensor, " token"] | None = None,
     rules: Rules = PLAIN,
     tokens_at_once: int | None = None,
+    notice: Notice | None = None,
 ) -> tuple[Float[Tensor, "row token"], Float[Tensor, " output"] | None]:
     """Reduced gradients of weighted sums of the outputs' targets, and the outputs' log-probabilities, on the CPU.
 
@@ -63,14 +65,14 @@ def gradients(
 
     Tokens that do not `vary` stay where they are at every place. `rules` change what the backward pass computes.
     `tokens_at_once` bounds what is computed in one batch. The log-probabilities are None where the first place is not
-    `here`.
+    `here`, and `notice` then hears nothing.
 
     Raises `NonFiniteError` where a target or a gradient is NaN or infinite, `CapabilityError` where the rules do not
     fit the model, and `ModelError` where memory does not suffice for a single row.
     """
     rows = torch.eye(len(reading.output), dtype=torch.float32) if rows is None else rows
     with torch.inference_mode(False), torch.enable_grad(), model.borrowed():
-        sweep = _Sweep(model, prompt, reading, places, vary, rules, tokens_at_once)
+        sweep = _Sweep(model, prompt, reading, places, vary, rules, tokens_at_once, notice)
         table = torch.cat([sweep.table(part, reduce) for part in rows.split(sweep.rows_held)])
     if not (table.isfinite().all() and sweep.finite):
         raise NonFiniteError(
@@ -92,7 +94,9 @@ class _Sweep:
         vary: Bool[Tensor, " token"] | None,
         rules: Rules,
         tokens_at_once: int | None,
+        notice: Notice | None,
     ) -> None:
+        self._notice = notice if places[0] is here else None
         self._model, self._reading, self._places, self._rules = model, reading, places, rules
         self._layout = lay_out(model, prompt, reading)
         self._vary = torch.ones(self._layout.length, dtype=torch.bool) if vary is None else vary
@@ -159,6 +163,8 @@ class _Sweep:
         self.finite = self.finite and bool(forward.scores.isfinite().all())
         if self.logprobs is None:
             self.logprobs = forward.logprobs.cpu().float()
+            if self._notice is not None:
+                self._notice(forward.own)
         found = [
             finish(self._fold(chunk, forward.factors), forward.embeddings) for chunk in self._products(forward, weights)
         ]

@@ -25,6 +25,9 @@ Place = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 Gradients of all places are multiplied by their factors, each a number or `[token, embed]`, and added up."""
 
+Notice = Callable[[Float[Tensor, "output vocabulary"]], None]
+"""Is given the logits that predict the output after the whole prompt, where these are computed anyway."""
+
 Item = TypeVar("Item")
 
 
@@ -39,10 +42,12 @@ def values(
     reading: Reading,
     places: Sequence[Place],
     vary: Bool[Tensor, " token"],
+    notice: Notice | None = None,
 ) -> tuple[Float[Tensor, "place output"], Float[Tensor, " output"]]:
     """Every output's target at every place, and the output's log-probabilities at the first of them, on the CPU.
 
-    Tokens that do not `vary` stay where they are. Raises `NonFiniteError` where a target is NaN or infinite.
+    Tokens that do not `vary` stay where they are. `notice` hears of the first place, if that is `here`. Raises
+    `NonFiniteError` where a target is NaN or infinite.
     """
     layout = lay_out(model, prompt, reading)
     readings: list[Forward] = []
@@ -61,6 +66,8 @@ def values(
     scores = torch.cat([each.scores for each in readings]).cpu().float()
     if not scores.isfinite().all():
         raise NonFiniteError("A target of this model is NaN or infinite at a place of embedding space off the text.")
+    if notice is not None and places[0] is here:
+        notice(readings[0].own)
     return scores @ reading.weights.T, readings[0].logprobs.cpu().float()
 
 
@@ -94,8 +101,10 @@ class Forward:
 
     scores: Float[Tensor, "place item"]
     """The target of each of the reading's places in the texts (here: items)."""
+    own: Float[Tensor, "output vocabulary"]
+    """The logits that predict the output's tokens at the first place."""
     logprobs: Float[Tensor, " output"]
-    """Of the output's tokens at the first place."""
+    """Of the output's tokens there."""
     graph: Graph
     embeddings: Float[Tensor, "length embed"]
     """Where the text itself is, in at least float32."""
@@ -138,6 +147,7 @@ def read(
         there = [place(exact) for place in places]
     return Forward(
         scores=_score(graph.logits, reading, len(places)),
+        own=own_rows,
         logprobs=TARGETS["logprob"].score(own_rows, output),
         graph=graph,
         embeddings=exact,

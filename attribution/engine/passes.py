@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attribution.absence import Remainder
 from attribution.engine import packing
+from attribution.engine.forward import Notice
 from attribution.engine.packing import Pack
 from attribution.models.local import LocalModel, Memory
 from attribution.target import Target
@@ -20,10 +21,13 @@ LOGITS_AT_ONCE = 2**21
 
 
 class Passes:
-    """Forward passes of a model over remainders of a text; every one gives the targets, and counts its tokens."""
+    """Forward passes of a model over remainders of a text; every one gives the targets, and counts its tokens.
 
-    def __init__(self, model: LocalModel, whole: Remainder, target: Target) -> None:
-        self._model, self._whole, self._target = model, whole, target
+    `notice` hears of each that reads the whole text as it is.
+    """
+
+    def __init__(self, model: LocalModel, whole: Remainder, target: Target, notice: Notice | None = None) -> None:
+        self._model, self._whole, self._target, self._notice = model, whole, target, notice
         self.dtype = torch.promote_types(model.model.dtype, torch.float32)
         self.tokens = 0
 
@@ -76,6 +80,11 @@ class Passes:
         return self._score(logits, batch)
 
     def _score(self, logits: Float[Tensor, "row vocabulary"], batch: Sequence[Remainder]) -> Tensor:
+        if self._notice is not None:
+            size, key = len(self._whole.ids), self._whole.key
+            for own, remainder in zip(logits.split(len(batch[0].items)), batch, strict=True):
+                if len(remainder.ids) == size and remainder.key == key:
+                    self._notice(own)
         items = torch.from_numpy(np.concatenate([remainder.items for remainder in batch])).to(logits.device)
         # What a target computes on the way takes as much memory again and again; a CPU is faster with little of it.
         rows = max(1, LOGITS_AT_ONCE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)

@@ -16,9 +16,11 @@ from attribution.errors import InputError
 from attribution.frames import frame
 from attribution.outputs import Outputs
 from attribution.result import Attribution, Unit
+from attribution.surfaces import Surfaces
 
 if TYPE_CHECKING:
     from attribution.views.comparison import ComparisonView
+    from attribution.views.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `Comparison.to_dict`."""
@@ -76,7 +78,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Surfaces):
     """Two results on one scale: which units have each other's place, and how far apart their scores are.
 
     `pairs` go in the order of the prompts and hold every unit of both exactly once. Scores are in `unit`, summed over
@@ -153,11 +155,12 @@ class Comparison:
 
         return ComparisonView(self.to_dict())
 
-    def __str__(self) -> str:
-        return str(self.text_view())
+    def html_view(self) -> HtmlView:
+        """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
+        from attribution.views.html import HtmlView
+        from attribution.views.payload import comparison_payload
 
-    def __rich__(self) -> ComparisonView:
-        return self.text_view()
+        return HtmlView(comparison_payload(self.to_dict()), str(self))
 
 
 def compare(

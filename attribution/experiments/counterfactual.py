@@ -25,10 +25,12 @@ from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Stretch, Where, Writing, Written, characters_of, read_writing, text_of
 from attribution.question import Question, ask, asked_record
 from attribution.result import Attribution
+from attribution.surfaces import Surfaces
 from attribution.views.text import numbered
 
 if TYPE_CHECKING:
     from attribution.views.counterfactual import CounterfactualsView
+    from attribution.views.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `Counterfactuals.to_dict`."""
@@ -70,7 +72,7 @@ class Counterfactual:
 
 
 @dataclass(frozen=True)
-class Counterfactuals:
+class Counterfactuals(Surfaces):
     """The smallest changes that were found, those of the strongest units first; none where nothing was found.
 
     All in `found` have as many changes. How strong these are is the sum of their units' ranks. `output` is what the
@@ -125,11 +127,12 @@ class Counterfactuals:
 
         return CounterfactualsView(self.to_dict())
 
-    def __str__(self) -> str:
-        return str(self.text_view())
+    def html_view(self) -> HtmlView:
+        """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
+        from attribution.views.html import HtmlView
+        from attribution.views.payload import counterfactuals_payload
 
-    def __rich__(self) -> CounterfactualsView:
-        return self.text_view()
+        return HtmlView(counterfactuals_payload(self.to_dict()), str(self))
 
 
 def counterfactuals(

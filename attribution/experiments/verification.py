@@ -20,8 +20,10 @@ from attribution.outputs import Outputs
 from attribution.problem import Problem
 from attribution.recorded import recorded_problem
 from attribution.result import Attribution
+from attribution.surfaces import Surfaces
 
 if TYPE_CHECKING:
+    from attribution.views.html import HtmlView
     from attribution.views.verification import VerificationView
 
 SCHEMA = 1
@@ -92,7 +94,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Surfaces):
     """Whether an explanation held: what became of the target without its strongest units, and with nothing but them.
 
     - `necessary`: the target falls further without these units than without random ones. Causes of which each suffices
@@ -204,11 +206,12 @@ class Verification:
 
         return VerificationView(self.to_dict())
 
-    def __str__(self) -> str:
-        return str(self.text_view())
+    def html_view(self) -> HtmlView:
+        """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
+        from attribution.views.html import HtmlView
+        from attribution.views.payload import verification_payload
 
-    def __rich__(self) -> VerificationView:
-        return self.text_view()
+        return HtmlView(verification_payload(self.to_dict()), str(self))
 
 
 def verify(

@@ -19,10 +19,12 @@ from attribution.prompts.rendered import Rendered
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written, read_writing
 from attribution.question import Question, ask, asked_record
+from attribution.surfaces import Surfaces
 from attribution.target import Contrast, Ids, Semantic
 
 if TYPE_CHECKING:
     from attribution.views.experiment import WhatIfView
+    from attribution.views.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `WhatIf.to_dict`."""
@@ -49,7 +51,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class WhatIf:
+class WhatIf(Surfaces):
     """A prompt and what becomes of its answer when it is edited.
 
     `output` is the output whose target is measured, `asked` the part of it that is meant, `answer` what the model
@@ -85,11 +87,12 @@ class WhatIf:
 
         return WhatIfView(self.to_dict())
 
-    def __str__(self) -> str:
-        return str(self.text_view())
+    def html_view(self) -> HtmlView:
+        """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
+        from attribution.views.html import HtmlView
+        from attribution.views.payload import what_if_payload
 
-    def __rich__(self) -> WhatIfView:
-        return self.text_view()
+        return HtmlView(what_if_payload(self.to_dict()), str(self))
 
 
 def whatif(

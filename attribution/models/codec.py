@@ -18,6 +18,7 @@ from attribution.prompts.source import Source, Span
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALF = "\N{REPLACEMENT CHARACTER}"
 _SPACES = ("▁", "Ġ")  # how SentencePiece and byte-level tokenizers write one
+_BYTES = 4  # that a character has at most
 _CONTEXT = 8  # tokens that are enough for a tokenizer to know that it is not at the start of a text
 
 
@@ -157,9 +158,39 @@ class Codec:
             written, opened, first = self.decode(window), end, -1
         return texts
 
+    def alternative_texts(
+        self, prompt: Sequence[int], output: Sequence[int], others: Sequence[Sequence[int]]
+    ) -> list[list[str]]:
+        """For each id of the output, the texts that other ids would add in its place.
+
+        One that would end a character which is split over several tokens has all of that character. One that the
+        tokenizer has no text for, since the embedding has more rows than it has tokens, adds nothing.
+        """
+        reach = _CONTEXT + 2 * _BYTES
+        ids = [*prompt[-reach:], *output]
+        found: list[list[str]] = []
+        for place, given in enumerate(others, len(ids) - len(output)):
+            before = ids[max(0, place - reach) : place]
+            opened = next((n for n in range(_BYTES) if not self._text_of(before[: len(before) - n]).endswith(_HALF)), 0)
+            begun, window = before[len(before) - opened :], self._window(before[: len(before) - opened])
+            written = self.decode(window)
+            texts: list[str] = []
+            for other in given:
+                try:
+                    added = self.decode([*window, *begun, other])[len(written) :]
+                    texts.append(self.output_texts(window, [*begun, other])[-1] or added if begun else added)
+                except (IndexError, KeyError, TypeError, ValueError):  # tokenizers of Python fail in ways of their own
+                    texts.append("")
+            found.append(texts)
+        return found
+
+    def _text_of(self, ids: Sequence[int]) -> str:
+        """The end of what the ids say."""
+        return self.decode(self._window(ids))
+
     def _window(self, ids: Sequence[int]) -> list[int]:
         """The last ids, as many as tell how the text goes on; they begin with a whole character."""
-        counts = range(_CONTEXT, _CONTEXT + 4)  # a character has four bytes at most
+        counts = range(_CONTEXT, _CONTEXT + _BYTES)
         whole = (count for count in counts if not self.decode(ids[-count:]).startswith(_HALF))
         return list(ids[-next(whole, _CONTEXT) :])
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.experiment import shown_output, shown_prompt
-from attribution.views.text import plain, visible
-
-_ALLOWANCES = {"max_tries": "more tries", "beam": "a wider beam"}
-"""What each option that left something out could be given more of."""
+from attribution.views.experiment import ANSWER, EDIT, shown_output, shown_prompt
+from attribution.views.findings import left_out
+from attribution.views.shading import colours_of, ink
+from attribution.views.text import plain
+from attribution.views.words import cut, visible
 
 
 class CounterfactualsView:
@@ -30,12 +31,12 @@ class CounterfactualsView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         payload = self._payload
-        result, found = payload["attribution"], payload["found"]
+        result, found, colours = payload["attribution"], payload["found"], colours_of(console)
         yield Text(visible(f"counterfactuals · {result['model']['name']} · {payload['tried']} prompts tried"), "dim")
         yield Text()
         yield shown_prompt(payload["prompt"])
         yield Text()
-        yield shown_output(payload["output"])
+        yield shown_output(payload["output"], colours)
         yield Text()
         if not found:
             yield Text("No change that was tried leads to another answer.")
@@ -46,17 +47,14 @@ class CounterfactualsView:
             for name in ("", "nats", "answer", "change"):
                 table.add_column(name, justify="right" if name in ("", "nats") else "left", no_wrap=name == "nats")
             for place, each in enumerate(found, 1):
-                answer = visible(each["output"]).strip("⏎ ") or "(nothing)"
+                answer = cut(visible(each["output"]).strip("⏎ "), ANSWER) or "(nothing)"
                 change = Text(f"{each['change']:+.3f}")
-                table.add_row(str(place), change, Text(answer, "bold dark_orange"), Text(visible(each["edit"])))
+                told = Text(answer, Style(bold=True) + ink("opposes", colours))
+                table.add_row(str(place), change, told, Text(cut(visible(each["edit"]), EDIT)))
             yield table
         yield from self._left_out()
 
     def _left_out(self) -> Iterator[Text]:
         """What the search did not look at, and which option would let it."""
-        limited = self._payload["limited_by"]
-        if "keep" in limited:
-            yield Text(f"    more than {len(self._payload['found'])} were found: raise keep", style="dim")
-        allowed = [words for name, words in _ALLOWANCES.items() if name in limited]
-        if allowed:
-            yield Text(f"    not everything was tried: allow {', or '.join(allowed)}", style="dim")
+        for told in left_out(self._payload):
+            yield Text(f"    {told}", style="dim")

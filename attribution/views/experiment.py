@@ -13,7 +13,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.text import plain, visible
+from attribution.views.shading import Colours, colours_of, ink
+from attribution.views.text import plain
+from attribution.views.words import cut, visible
+
+ANSWER, EDIT = 200, 400
+"""Cells at most for an answer and for an edit in a table."""
 
 
 class WhatIfView:
@@ -29,25 +34,25 @@ class WhatIfView:
         return plain(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        payload = self._payload
+        payload, colours = self._payload, colours_of(console)
         yield Text(visible(f"what if · {payload['model']['name']} · {payload['target']}"), style="dim")
         yield Text()
         yield shown_prompt(payload["prompt"])
         yield Text()
-        yield shown_output(payload["answer"])
+        yield shown_output(payload["answer"], colours)
         yield Text()
-        meant = "the output" if payload["asked"] == payload["output"] else repr(visible(payload["asked"]).strip())
+        asked = cut(visible(payload["asked"]).strip(), ANSWER)
+        meant = "the output" if payload["asked"] == payload["output"] else repr(asked)
         yield Text(f"{meant} has {payload['value']:+.3f} {visible(payload['unit'])}; after each change:")
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("change", justify="right", no_wrap=True)
         table.add_column("answer")
         table.add_column("edit")
         for variant in payload["variants"]:
-            style = Style(bold=True, color="dark_orange") if variant["changed"] else Style(dim=True)
+            style = Style(bold=True) + ink("opposes", colours) if variant["changed"] else Style(dim=True)
             answer = visible(variant["output"]).strip("⏎ ") if variant["changed"] else "the same"
-            table.add_row(
-                Text(f"{variant['change']:+.3f}"), Text(answer or "(nothing)", style), Text(visible(variant["edit"]))
-            )
+            answer, edit = cut(answer, ANSWER) or "(nothing)", cut(visible(variant["edit"]), EDIT)
+            table.add_row(Text(f"{variant['change']:+.3f}"), Text(answer, style), Text(edit))
         yield table
 
 
@@ -65,6 +70,6 @@ def shown_prompt(prompt: Any) -> Text:
     return text
 
 
-def shown_output(output: str) -> Text:
+def shown_output(output: str, colours: Colours) -> Text:
     """An output after an arrow."""
-    return Text("→ ", style="bold").append(visible(output.lstrip("\r\n"), layout=True), "green")
+    return Text("→ ", style="bold").append(visible(output.lstrip("\r\n"), layout=True), ink("answer", colours))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.text import plain, shade, visible
+from attribution.views.shading import Colours, colours_of, ink, shade
+from attribution.views.text import plain
+from attribution.views.words import cut, visible
 
 _LABEL = 16  # cells at most for the name of an input
 _COLUMN = 10  # cells at most for the name of an output
@@ -35,8 +37,9 @@ class TableView:
         return plain(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        colours = colours_of(console)
         text = Text(visible(self._prompt, layout=True))
-        text.append(visible(self._output, layout=True), Style(color="green", bold=True))
+        text.append(visible(self._output, layout=True), ink("answer", colours) + Style(bold=True))
         yield text
         yield Text()
         label = min(_LABEL, max(map(cell_len, self._words), default=1))
@@ -53,27 +56,22 @@ class TableView:
             while end < len(outputs) and used + widths[end] + 2 <= options.max_width:
                 used += widths[end] + 2
                 end += 1
-            yield self._table(label, range(start, end), widths)
+            yield self._table(label, range(start, end), widths, colours)
             start = end
 
-    def _table(self, label: int, outputs: range, widths: Sequence[int]) -> Table:
+    def _table(self, label: int, outputs: range, widths: Sequence[int], colours: Colours) -> Table:
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
         table.add_column("", min_width=label, max_width=label, no_wrap=True)
         for output in outputs:
-            name = Text(_fit(self._words[self._n_input + output], widths[output]), Style(color="green"))
+            name = Text(cut(self._words[self._n_input + output], widths[output]), ink("answer", colours))
             table.add_column(name, justify="right", min_width=widths[output], max_width=widths[output], no_wrap=True)
         # What comes after the last of these outputs' inputs has no number here.
         for token in range(self._n_input + outputs[-1]):
-            style = Style(color="green") if token >= self._n_input else Style()
-            cells = [Text(_fit(self._words[token], label), style)]
+            style = ink("answer", colours) if token >= self._n_input else Style()
+            cells = [Text(cut(self._words[token], label), style)]
             for output in outputs:
                 seen = token < self._n_input + output
                 score = self._scores[output][token]
-                cells.append(Text(f"{score:.4f}", shade(score, self._strongest)) if seen else Text())
+                cells.append(Text(f"{score:.4f}", shade(score, self._strongest, colours)) if seen else Text())
             table.add_row(*cells)
         return table
-
-
-def _fit(name: str, width: int) -> str:
-    """The name in at most `width` cells, cut with an ellipsis."""
-    return name if cell_len(name) <= width else set_cell_size(name, width - 1).rstrip() + "…"

@@ -6,93 +6,36 @@ as a visible mark, and no text is ever parsed as markup.
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from io import StringIO
 from typing import Any
 
-from rich.color import Color
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.text import Text
 
+from attribution.views.prose import prose
+from attribution.views.remarks import remarks
+from attribution.views.scale import NEGLIGIBLE, fit
+from attribution.views.shading import Colours, bar, clipped, colours_of, ink, legend, shade
+from attribution.views.words import cut, cut_names, kind, number, numbered, seen, visible
+
+__all__ = ["LISTED", "NEGLIGIBLE", "TextView", "kind", "numbered", "plain", "seen", "shade", "visible"]
+
 LISTED = 10
 """How many units the ranked list names at most."""
-
-NEGLIGIBLE = 0.01
-"""Share of the strongest score below which a unit is counted, not listed."""
 
 _PASSES = ("forwards", "backwards")
 _BAR = 20
 """Width of the longest bar, in cells."""
 
-# Blue for, orange against: told apart by every common form of colour vision. Weak to strong.
-_SUPPORTS = ((198, 219, 239), (8, 69, 148))
-_OPPOSES = ((253, 208, 162), (166, 54, 3))
-_FAINT = 0.04  # of the strongest score: below that a unit is not shaded
-
-
-def visible(text: str, *, layout: bool = False) -> str:
-    """`text` with a visible mark for every character that a terminal would act upon.
-
-    With `layout` newlines stay and tabs become spaces; without, the result is one line.
-    """
-    return "".join(_mark(character, layout) for character in text)
-
-
-def _mark(character: str, layout: bool) -> str:
-    code = ord(character)
-    if character == "\n":
-        return "\n" if layout else "⏎"
-    if character == "\t":
-        return "    " if layout else "⇥"
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "␡"
-    # Controls, formatting (direction, invisible), surrogates, line and paragraph separators. Joiners of emoji stay.
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in "\u200c\u200d":
-        return f"<U+{code:04X}>"
-    return character
-
-
-def shade(score: float, strongest: float) -> Style:
-    """The style of a score on a scale that ends at `strongest`: colour for its sign and strength.
-
-    The sign shows without colour too: what opposes is underlined, what is strong is bold.
-    """
-    strength = min(1.0, abs(score) / strongest) if strongest > 0 else 0.0
-    if strength < _FAINT:
-        return Style()
-    weak, strong = _SUPPORTS if score > 0 else _OPPOSES
-    red, green, blue = (round(w + (s - w) * strength) for w, s in zip(weak, strong, strict=True))
-    return Style(
-        bgcolor=Color.from_rgb(red, green, blue),
-        color="black" if _luminance(red, green, blue) > 0.18 else "bright_white",
-        bold=strength >= 0.5,
-        underline=score < 0,
-    )
-
-
-def _luminance(*rgb: int) -> float:
-    """Relative luminance as WCAG 2 defines it, 0 to 1; above 0.18 black ink has the better contrast."""
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def seen(text: str, start: int, end: int) -> tuple[int, int]:
-    """The stretch without the white space around it; as it is where there is nothing else."""
-    own = text[start:end]
-    if not own.strip():
-        return start, end
-    return start + len(own) - len(own.lstrip()), start + len(own.rstrip())
-
-
-def kind(granularity: str, count: int) -> str:
-    """What so many units are called: "list item", or "list items"."""
-    name = visible(granularity).replace("_", " ")
-    return name if count == 1 else name + ("es" if name.endswith("ch") else "s")
+_NAME = 12  # cells that a name has before the bar gives way
+_LABEL = 40  # cells at most for a name within a sentence
+_PLACE = 17  # cells before a bar: the place in the list and the score
+_INSTEAD = 3  # alternatives to an output token that are told at most
 
 
 def plain(renderable: Any, width: int = 100) -> str:
@@ -106,31 +49,52 @@ class TextView:
     """A result for the terminal: `rich` prints it with colours, `str` gives plain text.
 
     `payload` is the dict of a result, `outputs` are the indices of the output tokens whose scores are summed; a result
-    with scores for the output as a whole shows these.
+    with scores for the output as a whole shows these. A long prompt is folded around what matters, unless `full`.
     """
 
-    def __init__(self, payload: Mapping[str, Any], outputs: Sequence[int]) -> None:
+    def __init__(self, payload: Mapping[str, Any], outputs: Sequence[int], full: bool = False) -> None:
         self._payload = payload
         self._outputs = outputs
+        self._full = full
+        units = payload["units"]
         rows = outputs if payload["per_output"] else [0]
-        self._scores = [sum(payload["scores"][row][u] for row in rows) for u in range(len(payload["units"]))]
+        self._signed: bool = payload["method"]["signed"]
+        self._scores = [sum((payload["scores"][row][u] for row in rows), 0.0) for u in range(len(units))]
         # Errors of a sum are at most the sum of errors.
         errors = payload["errors"]
-        self._errors = errors and [sum(errors[row][u] for row in rows) for u in range(len(payload["units"]))]
-        ordinary = [abs(s) for s, unit in zip(self._scores, payload["units"], strict=True) if not unit["special"]]
-        self._strongest = max(ordinary, default=0.0)
+        self._errors = errors and [sum((errors[row][u] for row in rows), 0.0) for u in range(len(units))]
+        self._ordinary = [u for u, unit in enumerate(units) if not unit["special"]]
+        self._scale = fit(
+            [self._scores[u] for u in self._ordinary],
+            payload["method"]["unit"],
+            anywhere=max((abs(row[u]) for row in payload["scores"] for u in self._ordinary), default=0.0),
+            errors=self._errors and [self._errors[u] for u in self._ordinary],
+        )
+        self._strongest = self._scale.strongest
 
     def __str__(self) -> str:
         return plain(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        colours, width = colours_of(console), options.max_width
         yield self._heading()
         yield Text()
-        yield self._prompt()
+        yield self._prompt(colours, width)
         yield Text()
-        yield self._output()
+        yield self._output(colours)
+        yield from self._instead()
         yield Text()
-        yield from self._ranking()
+        yield from self._ranking(colours, width)
+        yield from self._outside()
+        yield from self._pairs(width)
+        for sentence, warning in remarks(self._payload, self._outputs):
+            yield Text(f"    {sentence}", "bold" if warning else "dim")
+
+    @cached_property
+    def _listed(self) -> list[int]:
+        """The strongest units, that are named."""
+        ranked = sorted(self._ordinary, key=lambda u: -abs(self._scores[u]))
+        return [u for u in ranked if self._scores[u] and abs(self._scores[u]) >= NEGLIGIBLE * self._strongest][:LISTED]
 
     def _heading(self) -> Text:
         payload = self._payload
@@ -138,71 +102,101 @@ class TextView:
         if payload["ablation"]:
             parts.append(f"absent: {payload['ablation']}")
         cost = payload["cost"]
-        passes = [f"{cost[kind]} {kind.removesuffix('s' * (cost[kind] == 1))}" for kind in _PASSES if cost[kind]]
+        passes = [f"{cost[each]} {each.removesuffix('s' * (cost[each] == 1))}" for each in _PASSES if cost[each]]
         return Text(visible(" · ".join([*parts, " + ".join(passes)])), style="dim")
 
-    def _prompt(self) -> Text:
+    def _prompt(self, colours: Colours, width: int) -> Text:
         """The prompt in its own layout, every unit shaded by its score."""
-        text, reached = Text(), 0
-        prompt: str = self._payload["prompt"]
-        for unit, score in zip(self._payload["units"], self._scores, strict=True):
-            start, end = seen(prompt, unit["start"], unit["end"])
-            text.append(visible(prompt[reached:start], layout=True))
-            style = Style(dim=unit["role"] == "template") if unit["special"] else shade(score, self._strongest)
-            text.append(visible(prompt[start:end], layout=True), style)
-            reached = end
-        text.append(visible(prompt[reached:], layout=True))
-        return text
+        payload, limit = self._payload, 0.0 if self._scale.weak else self._scale.limit
+        styles = [
+            Style(dim=unit["role"] == "template") if unit["special"] else shade(score, limit, colours)
+            for unit, score in zip(payload["units"], self._scores, strict=True)
+        ]
+        hits = None if self._full else self._listed
+        return prose(payload["prompt"], payload["units"], styles, payload["granularity"], hits=hits, width=width)
 
-    def _output(self) -> Text:
+    def _output(self, colours: Colours) -> Text:
         """The output after an arrow, the explained tokens in bold where they are not all of it."""
-        text = Text("→ ", style="bold")
+        outputs = self._payload["outputs"]
         chosen = set(self._outputs)
-        some = len(chosen) < len(self._payload["outputs"])
-        begun = False
-        for index, output in enumerate(self._payload["outputs"]):
-            # Newlines before the first word would only push it away from the arrow.
-            shown = visible(output["text"], layout=begun)
-            begun = begun or not output["text"].isspace()
-            style = Style(color="green", bold=some and index in chosen, reverse=some and index in chosen)
-            text.append(shown, style)
+        return answer(outputs, chosen if len(chosen) < len(outputs) else set(), colours)
+
+    def _instead(self) -> Iterator[Text]:
+        """Of a single token, how probable it was, and what the model might have written instead."""
+        if len(set(self._outputs)) != 1:
+            return
+        output = self._payload["outputs"][self._outputs[0]]
+        others: list[tuple[str, float]] = [(text, logprob) for text, logprob in output.get("alternatives", ())]
+        if not others:
+            return
+        own = [each for each in others if each[0] == output["text"]]
+        if own:
+            # Several tokens may read the same: this one is the one that is as probable.
+            others.remove(min(own, key=lambda each: abs(each[1] - output["logprob"])))
+        told = [
+            f"{cut(visible(text).strip() or '␣', _LABEL)} ({_probability(logprob)})"
+            for text, logprob in others[:_INSTEAD]
+        ]
+        instead = f"; instead: {', '.join(told)}" if told else ""
+        yield Text(f"  p = {_probability(output['logprob'])}{instead}", style="dim")
+
+    def _asked(self) -> str:
+        """What is explained, as the list's heading calls it."""
+        outputs = self._payload["outputs"]
+        if len(set(self._outputs)) == len(outputs):
+            return "the output"
+        return repr(cut(visible("".join(outputs[o]["text"] for o in self._outputs)).strip(), _LABEL))
+
+    def _ranking(self, colours: Colours, width: int) -> Iterator[Text]:
+        """The legend, and below it the strongest units."""
+        units, granularity = self._payload["units"], self._payload["granularity"]
+        unit_of_scores = self._payload["method"]["unit"]
+        if self._strongest == 0:
+            yield Text(f"No {kind(granularity, 1)} of the prompt matters for {self._asked()}: every score is 0.")
+            return
+        beyond = len(list(clipped([self._scores[u] for u in self._ordinary], self._scale)))
+        counted = f"{beyond} {kind(granularity, beyond)}" if beyond else ""
+        yield legend(self._scale, unit_of_scores, colours, signed=self._signed, clipped=counted)
+        yield Text()
+        several = self._payload["per_output"] and len(self._outputs) > 1
+        sampled = "" if self._errors is None else ", ± standard error" + ", at most" * several
+        yield Text(f"Strongest {kind(granularity, 2)} for {self._asked()}, in {visible(unit_of_scores)}{sampled}:")
+        roles = len({units[u]["role"] for u in self._ordinary}) > 1
+        tails = {u: self._tail(u, roles) for u in self._listed}
+        # The bars are as long as names, roles and errors leave room for them, and begin and end in one column.
+        room = width - _PLACE - max((cell_len(tail.plain) for tail in tails.values()), default=0)
+        bars = 0 if self._scale.weak else min(_BAR, room - 2 - _NAME)
+        bars = bars if bars >= 4 else 0
+        names = self._names(room - (bars + 2) * bool(bars))
+        for place, u in enumerate(self._listed, 1):
+            text = Text(f"{place:3d}  {self._number(self._scores[u]):>10}  ")
+            if bars:
+                text.append_text(bar(self._scores[u], self._scale, bars, colours)).append("  ")
+            yield text.append(names[u]).append_text(tails[u])
+        if len(self._ordinary) > len(self._listed):
+            yield Text(f"    and {len(self._ordinary) - len(self._listed):,} weaker", style="dim")
+
+    def _tail(self, unit: int, role: bool) -> Text:
+        """What stands after a unit's name."""
+        text = Text(style="dim")
+        if role:
+            text.append(f"  {cut(visible(self._payload['units'][unit]['role']), _NAME)}")
+        if self._errors is not None:
+            text.append(f"  ± {self._number(self._errors[unit]).removeprefix('+')}")
         return text
 
-    def _ranking(self) -> Iterator[Text]:
-        units = self._payload["units"]
-        granularity, unit_of_scores = self._payload["granularity"], visible(self._payload["method"]["unit"])
-        asked = "the output"
-        if len(self._outputs) < len(self._payload["outputs"]):
-            asked = repr(visible("".join(self._payload["outputs"][o]["text"] for o in self._outputs)).strip())
-        names = numbered([visible(unit["name"] or unit["text"]) for unit in units])
-        ordinary = [u for u, unit in enumerate(units) if not unit["special"]]
-        ranked = sorted(ordinary, key=lambda u: -abs(self._scores[u]))
-        if self._strongest == 0:
-            yield Text(f"No {kind(granularity, 1)} of the prompt matters for {asked}: every score is 0.")
-        else:
-            several = self._payload["per_output"] and len(self._outputs) > 1
-            sampled = "" if self._errors is None else ", ± standard error" + ", at most" * several
-            yield Text(f"Strongest {kind(granularity, 2)} for {asked}, in {unit_of_scores}{sampled}:")
-            listed = [u for u in ranked if abs(self._scores[u]) >= NEGLIGIBLE * self._strongest][:LISTED]
-            roles = {units[u]["role"] for u in ordinary}
-            for place, u in enumerate(listed, 1):
-                role = visible(units[u]["role"]) if len(roles) > 1 else ""
-                error = None if self._errors is None else self._errors[u]
-                yield self._ranked(place, self._scores[u], names[u], role, error)
-            if len(ranked) > len(listed):
-                yield Text(f"    and {len(ranked) - len(listed)} weaker", style="dim")
+    def _outside(self) -> Iterator[Text]:
+        """What the special units have, which are on no scale."""
         outside: dict[str, float] = {}
-        for name, unit, score in zip(names, units, self._scores, strict=True):
+        for name, unit, score in zip(self._names(_LABEL), self._payload["units"], self._scores, strict=True):
             if unit["special"]:
                 called = name if unit["role"] == "special" else visible(unit["role"])
                 outside[called] = outside.get(called, 0.0) + score
         if any(outside.values()):
             shown = ", ".join(f"{name} {self._number(score)}" for name, score in outside.items())
             yield Text(f"    outside the scale: {shown}", style="dim")
-        yield from self._pairs(names)
-        yield from self._remarks(names)
 
-    def _pairs(self, names: Sequence[str]) -> Iterator[Text]:
+    def _pairs(self, width: int) -> Iterator[Text]:
         """The pairs of units that stand out."""
         if not self._payload["interactions"]:
             return
@@ -210,72 +204,31 @@ class TextView:
         rows = self._outputs if self._payload["per_output"] else [0]
         pairs = [(sum(pair["values"][row] for row in rows), pair) for pair in self._payload["interactions"]]
         pairs = [(value, pair) for value, pair in pairs if abs(value) >= NEGLIGIBLE * self._strongest]
+        names = self._names((width - _PLACE - len(" and ")) // 2)
         for place, (value, pair) in enumerate(sorted(pairs, key=lambda each: -abs(each[0]))[:LISTED], 1):
             yield Text(f"{place:3d}  {self._number(value):>10}  {names[pair['first']]} and {names[pair['second']]}")
         if len(pairs) > LISTED:
-            yield Text(f"    and {len(pairs) - LISTED} weaker", style="dim")
+            yield Text(f"    and {len(pairs) - LISTED:,} weaker", style="dim")
 
-    def _remarks(self, names: Sequence[str]) -> Iterator[Text]:
-        """What the method found out about its own scores."""
-        notes = self._payload["notes"]
-        unit_of_scores = visible(self._payload["method"]["unit"])
-        if notes.get("completeness_error"):
-            worst = max(notes["completeness_error"])
-            yield Text(f"    scores add up to within {worst:.2g} {unit_of_scores} for each target", style="dim")
-        if notes.get("converged") is False:
-            yield Text("    not converged: allow more steps, or take another baseline", style="bold")
-        names = [*names, *(visible(output["text"]) for output in self._payload["outputs"])]
-        for part in notes.get("joint", ()):
-            first, last = part["units"][0], part["units"][1] - 1
-            where = f"{names[first]} to {names[last]}" if last > first else names[first]
-            drop = self._number(sum(part["drop"][o] for o in (self._outputs if self._payload["per_output"] else [0])))
-            yield Text(f"    {where} matter together ({drop}), though none of their parts does alone")
-        unseen = sum(part["units"][1] - part["units"][0] for part in notes.get("not_looked_into", ()))
-        if unseen:
-            kinds = kind(self._payload["granularity"], unseen)
-            yield Text(f"    not looked into one by one: {unseen} {kinds}", style="dim")
-        if notes.get("aligned"):
-            yield Text("    this tokenizer does not tell places: they were found by comparing texts", style="dim")
-        if notes.get("half_characters"):
-            yield Text(f"    half characters, read as replacement characters: {notes['half_characters']}", style="dim")
-        for part in notes.get("swallowed", ()):
-            where = f"message {part['message']} ({part['place']})"
-            yield Text(
-                visible(f"    {where} is no unit: its characters share a token with the template's"), style="dim"
-            )
-        for part in notes.get("recovered", ()):
-            told = f"the chat template wrote message {part['message']} ({part['place']}) in other characters"
-            yield Text(visible(f"    {told}: found by comparing"), style="dim")
-        for part in notes.get("left_out", ()):
-            where = f"{part['end'] - part['start']} characters of message {part['message']} ({part['place']})"
-            yield Text(visible(f"    the chat template leaves out {where}"), style="dim")
-        if notes.get("partial"):
-            yield Text("    partial: the budget ended first. Allow more, and resume from this result", style="bold")
-
-    def _ranked(self, place: int, score: float, name: str, role: str, error: float | None) -> Text:
-        length = abs(score) / self._strongest * _BAR
-        # Full blocks support, hatched ones oppose.
-        bar = ("█" if score > 0 else "▒") * max(round(length), 1)
-        text = Text(f"{place:3d}  {self._number(score):>10}  ")
-        text.append(bar.ljust(_BAR), Style(color="blue" if score > 0 else "dark_orange"))
-        text.append(f"  {name}")
-        if role:
-            text.append(f"  {role}", style="dim")
-        if error is not None:
-            text.append(f"  ± {self._number(error).removeprefix('+')}", style="dim")
-        return text
+    def _names(self, cells: int) -> list[str]:
+        """What every unit is called, in so many cells."""
+        return cut_names([visible(unit["name"] or unit["text"]) for unit in self._payload["units"]], cells)
 
     def _number(self, score: float) -> str:
-        """Three decimals, or powers of ten where all scores are small; with a sign where there is one to tell."""
-        digits = f"{score:+.3f}" if self._strongest >= 0.1 else f"{score:+.2e}"
-        return digits if self._payload["method"]["signed"] else digits.removeprefix("+")
+        return number(score, self._strongest, signed=self._signed)
 
 
-def numbered(names: Sequence[str]) -> list[str]:
-    """The names, repeated ones told apart by their place: "apples (2 of 2)"."""
-    count, seen = Counter(names), Counter[str]()
-    numbered: list[str] = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(f"{name} ({seen[name]} of {count[name]})" if count[name] > 1 else name)
-    return numbered
+def answer(outputs: Sequence[Mapping[str, Any]], chosen: set[int], colours: Colours) -> Text:
+    """An output after an arrow, the chosen tokens reversed."""
+    text, begun, told = Text("→ ", style="bold"), False, ink("answer", colours)
+    for index, output in enumerate(outputs):
+        # Newlines before the first word would only push it away from the arrow.
+        shown = visible(output["text"], layout=begun)
+        begun = begun or not output["text"].isspace()
+        text.append(shown, told + Style(bold=index in chosen, reverse=index in chosen))
+    return text
+
+
+def _probability(logprob: float) -> str:
+    value = math.exp(min(logprob, 0.0))
+    return f"{value:.2f}" if value >= 0.01 else "<0.01"

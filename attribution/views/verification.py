@@ -5,18 +5,20 @@ As in the view of a result, no text is parsed as markup, and nothing in it reach
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.text import LISTED, kind, numbered, plain, visible
+from attribution.views.findings import compared
+from attribution.views.text import LISTED, plain
+from attribution.views.words import cut, cut_names, kind, number, visible
 
-_NAME = 60  # cells at most for the name of a unit
+_PLACE = 17  # cells before the name of a unit: its place in the list and its score
+_LABEL = 40  # cells at most for a text within a sentence
 _HALVES = (("lost when removed", "removed"), ("won when kept alone", "alone"))
 
 
@@ -30,7 +32,6 @@ class VerificationView:
         self._payload = payload
         self._result: Mapping[str, Any] = payload["result"]
         self._count = len(payload["strongest"])
-        self._names = _names(self._result["units"])
         self._largest = max(abs(payload[half]["effect"]) for _, half in _HALVES)
 
     def __str__(self) -> str:
@@ -42,7 +43,7 @@ class VerificationView:
         yield self._table()
         yield from self._levels()
         yield Text()
-        yield from self._strongest()
+        yield from self._strongest(options.max_width)
         yield from self._remarks()
 
     def _sentence(self) -> Text:
@@ -86,9 +87,9 @@ class VerificationView:
             trial = self._payload[half]
             mean, between = "–", "–"
             if trial["mean"] is not None:
-                mean = _number(trial["mean"], self._largest)
-                between = " to ".join(_number(end, self._largest) for end in trial["interval"])
-            effect = Text(_number(trial["effect"], self._largest), "bold" if trial["holds"] else "")
+                mean = number(trial["mean"], self._largest)
+                between = " to ".join(number(end, self._largest) for end in trial["interval"])
+            effect = Text(number(trial["effect"], self._largest), "bold" if trial["holds"] else "")
             table.add_row(title, effect, mean, between, f"{trial['p']:.3f}")
         return table
 
@@ -101,59 +102,34 @@ class VerificationView:
             "these alone": payload["alone"]["value"],
             "nothing": payload["nothing"],
         }
-        yield Text(" · ".join(f"{name} {_number(n, self._largest)}" for name, n in numbers.items()), style="dim")
+        yield Text(" · ".join(f"{name} {number(n, self._largest)}" for name, n in numbers.items()), style="dim")
         if payload["share"] is not None:
             named = "Alone they bring" if self._count > 1 else "Alone it brings"
             yield Text(f"{named} {payload['share']:.0%} of what the whole prompt brings.")
 
-    def _strongest(self) -> Iterator[Text]:
+    def _strongest(self, width: int) -> Iterator[Text]:
         method, payload = self._result["method"], self._payload
+        names = [visible(unit["name"] or unit["text"].strip() or unit["text"]) for unit in self._result["units"]]
+        names = cut_names(names, width - _PLACE)
         told = visible(" · ".join([method["name"], self._result["model"]["name"], self._result["target"]]))
         yield Text(f"Strongest {self._kinds()}, in {visible(method['unit'])} ({told}):")
         pairs = list(zip(payload["strongest"], payload["scores"], strict=True))
         for place, (unit, score) in enumerate(pairs[:LISTED], 1):
-            number = _number(score, abs(pairs[0][1]))
-            number = number if method["signed"] else number.removeprefix("+")
-            yield Text(f"{place:3d}  {number:>10}  {self._names[unit]}")
+            told = number(score, abs(pairs[0][1]), signed=method["signed"])
+            yield Text(f"{place:3d}  {told:>10}  {names[unit]}")
         if len(pairs) > LISTED:
             yield Text(f"    and {len(pairs) - LISTED} weaker", style="dim")
 
     def _remarks(self) -> Iterator[Text]:
         """What it was compared with, and what that took."""
-        payload, units = self._payload, self._result["units"]
-        sizes = [unit["last_token"] - unit["first_token"] for unit in units]
-        own = sum(sizes[unit] for unit in payload["strongest"])
-        told = "compared with nothing"
-        if payload["sets"]:
-            each = sorted(sum(sizes[unit] for unit in chosen) for chosen in payload["sets"])
-            tokens = f"{each[0]} to {each[-1]}" if each[0] < each[-1] else f"{each[0]}"
-            which = "all other" if len(each) == payload["n_sets"] else "random"
-            told = f"compared with {which} sets of {self._count} {self._kinds()}: {len(each)}"
-            told += f", of {tokens} tokens (the strongest: {own})"
-        forwards = payload["cost"]["forwards"]
-        yield Text(f"    {told} · {forwards} forward{'s' * (forwards != 1)}", style="dim")
+        yield Text(f"    {compared(self._payload)}", style="dim")
 
     def _asked(self) -> str:
         outputs, chosen = self._result["outputs"], self._payload["outputs"]
         if len(set(chosen)) == len(outputs):
             return "the output"
-        return repr(visible("".join(outputs[o]["text"] for o in chosen)).strip())
+        return repr(cut(visible("".join(outputs[o]["text"] for o in chosen)).strip(), _LABEL))
 
     def _kinds(self) -> str:
         """What the strongest units are: "word", or "words"."""
         return kind(self._result["granularity"], self._count)
-
-
-def _number(number: float, largest: float) -> str:
-    """Three decimals, or powers of ten where all numbers of that kind are small."""
-    return f"{number:+.3f}" if largest >= 0.1 else f"{number:+.2e}"
-
-
-def _names(units: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What every unit is called, repeated names told apart by their place: "apples (2 of 2)"."""
-    names = [visible(unit["name"] or unit["text"].strip() or unit["text"]) for unit in units]
-    return [_cut(name) + whole.removeprefix(name) for name, whole in zip(names, numbered(names), strict=True)]
-
-
-def _cut(name: str) -> str:
-    return name if cell_len(name) <= _NAME else set_cell_size(name, _NAME - 1).rstrip() + "…"
