@@ -46,7 +46,7 @@ from attribution.typed import (
     typed_target,
     typed_target_or_part,
 )
-from attribution.views.text import visible
+from attribution.views.words import visible
 
 app = typer.Typer(
     name="attribution",

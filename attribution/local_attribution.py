@@ -32,7 +32,7 @@ from attribution.methods.saliency import Saliency
 from attribution.models.local import LocalModel
 from attribution.prompts.prompt import Encoding, Prompt, PromptUnit, check_prompt
 from attribution.target import Target, named_target, read_output
-from attribution.views.table import TableView
+from attribution.views.terminal.table import TableView
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from attribution.views.html import HtmlView
-    from attribution.views.text import TextView
+    from attribution.views.terminal.result import TextView
+    from attribution.views.web.html import HtmlView
 
 SCHEMA = 3
 """Version of `to_dict` and of saved files. A file with a higher one is refused."""
@@ -208,7 +208,7 @@ class Attribution(Surfaces):
 
         A long prompt is folded around what matters, unless `full`. `rich` prints it, `str` makes plain text of it.
         """
-        from attribution.views.text import TextView
+        from attribution.views.terminal.result import TextView
 
         return TextView(self.to_dict(), self._scored(outputs, units), full=full)
 
@@ -219,8 +219,8 @@ class Attribution(Surfaces):
         methods, to which a person can switch. Raises `InputError` where they are of another prompt, other units or
         another output.
         """
-        from attribution.views.html import HtmlView
-        from attribution.views.payload import result_payload
+        from attribution.views.web.html import HtmlView
+        from attribution.views.web.payload import result_payload
 
         if not isinstance(others, Sequence) or not all(isinstance(other, Attribution) for other in others):
             raise InputError(f"Expected others as a list of results, got {others!r}. Type others=[...].")
@@ -261,7 +261,7 @@ class Attribution(Surfaces):
         `kind` is "matrix", every output token beside every unit, or "bars", the strongest units for all of them. With
         `axes` it is drawn there. Raises `InputError` for another kind, `MissingExtraError` without matplotlib.
         """
-        from attribution.views.plot import plot_bars, plot_matrix
+        from attribution.views.plots.plot import plot_bars, plot_matrix
 
         kinds = {"matrix": plot_matrix, "bars": plot_bars}
         if kind not in kinds:

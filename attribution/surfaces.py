@@ -14,7 +14,7 @@ from attribution.files import check_file, write_file
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
 
-    from attribution.views.html import HtmlView
+    from attribution.views.web.html import HtmlView
 
 
 class Surfaces(ABC):

@@ -11,8 +11,8 @@ import numpy as np
 import attribution as at
 from attribution.models.local import LocalModel
 from attribution.result import Attribution, Interaction, Output, Unit
-from attribution.views.html import HtmlView
-from attribution.views.payload import result_payload
+from attribution.views.web.html import HtmlView
+from attribution.views.web.payload import result_payload
 
 QUESTION = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
 

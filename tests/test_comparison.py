@@ -18,8 +18,10 @@ import attribution
 from attribution.errors import InputError, MissingExtraError
 from attribution.experiments.comparison import SHARE, Comparison, Pair, compare
 from attribution.result import Attribution, Output, Unit
-from attribution.views.comparison import ComparisonView
-from attribution.views.text import plain, shade, visible
+from attribution.views.terminal.comparison import ComparisonView
+from attribution.views.terminal.console import plain
+from attribution.views.terminal.shading import shade
+from attribution.views.words import visible
 from tests.test_result import result, whole
 from tests.test_views import HOSTILE, coloured
 

@@ -170,7 +170,7 @@ def test_it_is_shown_and_told(demo: LocalModel) -> None:
 
 
 def test_what_a_model_writes_is_not_acted_upon() -> None:
-    from attribution.views.experiment import WhatIfView
+    from attribution.views.terminal.experiment import WhatIfView
 
     evil = "\x1b]0;owned\x07[bold]\u202e"
     payload = {

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from attribution.errors import ResultFileError
 from attribution.result import Attribution
-from attribution.views.comparison import ComparisonView
-from attribution.views.table import TableView
-from attribution.views.text import TextView
+from attribution.views.terminal.comparison import ComparisonView
+from attribution.views.terminal.result import TextView
+from attribution.views.terminal.table import TableView
 from attribution.views.words import visible
 from tests.hostile import CORPUS, FIELDS, INVISIBLE, KINDS, LONG, PAIRED, SHORT, TAME, TEXTS, harmless, hidden, result
 

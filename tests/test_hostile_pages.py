@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attribution.experiments.comparison import compare
-from attribution.views.html import HtmlView
+from attribution.views.web.html import HtmlView
 from attribution.views.words import visible
 from tests.hostile import FIELDS, INVISIBLE, KINDS, SHORT, TAME, TEXTS, harmless, hidden, result
 

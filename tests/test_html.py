@@ -15,9 +15,9 @@ import pytest
 
 from attribution.experiments.comparison import compare
 from attribution.result import Attribution, Output, Unit
-from attribution.views import html
-from attribution.views.html import HtmlView
-from attribution.views.payload import comparison_payload, result_payload
+from attribution.views.web import html
+from attribution.views.web.html import HtmlView
+from attribution.views.web.payload import comparison_payload, result_payload
 from attribution.views.words import visible
 from tests.test_payload import units_of
 from tests.test_result import result, whole

@@ -13,10 +13,10 @@ import attribution as at
 from attribution.errors import InputError
 from attribution.experiments.comparison import compare
 from attribution.result import Interaction, Output, Unit
-from attribution.views.differences import differences
-from attribution.views.packing import pack, type_for, unpack
-from attribution.views.panel import utf16
-from attribution.views.payload import (
+from attribution.views.web.differences import differences
+from attribution.views.web.packing import pack, type_for, unpack
+from attribution.views.web.panel import utf16
+from attribution.views.web.payload import (
     comparison_payload,
     counterfactuals_payload,
     result_payload,

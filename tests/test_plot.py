@@ -16,7 +16,7 @@ import pytest
 
 from attribution.errors import MissingExtraError
 from attribution.result import Attribution, Output
-from attribution.views.plot import plot_bars, plot_matrix
+from attribution.views.plots.plot import plot_bars, plot_matrix
 from tests.test_result import result, whole
 from tests.test_views import HOSTILE
 
@@ -191,7 +191,7 @@ def test_nothing_global_is_touched() -> None:
 import json, sys, matplotlib
 before = matplotlib.rcParams.copy()  # to look up its backend would import pyplot
 from io import BytesIO
-from attribution.views.plot import plot_bars, plot_matrix
+from attribution.views.plots.plot import plot_bars, plot_matrix
 payload = json.load(sys.stdin)
 for draw in (plot_matrix, plot_bars):
     draw(payload, [0, 1]).savefig(BytesIO(), format="svg")

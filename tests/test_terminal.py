@@ -12,8 +12,10 @@ from rich.cells import cell_len
 
 from attribution.experiments.comparison import compare
 from attribution.result import Attribution, Output
-from attribution.views.comparison import ComparisonView
-from attribution.views.text import TextView, plain, visible
+from attribution.views.terminal.comparison import ComparisonView
+from attribution.views.terminal.console import plain
+from attribution.views.terminal.result import TextView
+from attribution.views.words import visible
 from tests.test_comparison import of_words
 from tests.test_result import result
 from tests.test_views import coloured

@@ -22,8 +22,9 @@ from attribution.question import Rendered
 from attribution.recorded import recorded_problem
 from attribution.result import Attribution, Output, Unit
 from attribution.target import Contrast, Semantic
-from attribution.views.text import plain, visible
-from attribution.views.verification import VerificationView
+from attribution.views.terminal.console import plain
+from attribution.views.terminal.verification import VerificationView
+from attribution.views.words import visible
 from tests.games import Game, LinearGame
 from tests.test_comparison import SIGNED, UNSIGNED, of_words
 from tests.test_views import HOSTILE, coloured

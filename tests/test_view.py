@@ -224,7 +224,7 @@ def test_ways_to_put_tokens_together(opened) -> None:
         scores = [put(own) for own in lines]
         assert seen.shades("prompt") == [0, *(step(score, fit(scores).limit) for score in scores)]
         assert [row[2] for row in seen.table()] == [told(s) for s in sorted(scores, key=lambda s: -abs(s))]
-        assert f"each line: {said} of its tokens" in seen.text(".legend")
+        assert f"each line: {said} of its tokens" in seen.text(".notes")
 
 
 def test_the_error_of_the_strongest_is_its_own(opened) -> None:

@@ -186,6 +186,7 @@ def test_the_threshold_hides_what_is_below(opened) -> None:
     assert f"below {told(limit * value, signed=False)} not coloured" in legend(seen)
 
 
+@pytest.mark.slow
 def test_the_list_leads_to_the_place(opened) -> None:
     seen = opened(findings.long())
     box = seen.box("prompt")
@@ -199,6 +200,7 @@ def test_the_list_leads_to_the_place(opened) -> None:
     assert seen.page.evaluate("document.activeElement.dataset.group") == "1501"
 
 
+@pytest.mark.slow
 def test_hits_by_key_and_button(opened) -> None:
     seen = opened(findings.long())
     hits = [unit for unit, shade in enumerate(seen.shades("prompt")) if shade]
@@ -219,6 +221,7 @@ def test_hits_by_key_and_button(opened) -> None:
     assert seen.marked("visited") == [2985]
 
 
+@pytest.mark.slow
 def test_search(opened) -> None:
     seen = opened(made())
     seen.unit("prompt", 0).focus()
@@ -260,6 +263,7 @@ def test_search_finds_the_place_whatever_the_letters(opened) -> None:
     assert seen.marked("found") == [3]
 
 
+@pytest.mark.slow
 def test_the_minimap_is_there_for_long_prompts_and_leads(opened) -> None:
     assert not opened(made()).shown.locator(".map").is_visible()
     seen = opened(findings.long())

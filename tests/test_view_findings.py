@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attribution.views.payload import result_payload
+from attribution.views.web.payload import result_payload
 from tests import findings
 from tests.findings import NAMES, made
 from tests.seen import STEPS, Seen, open_finding, open_module, step, told
@@ -146,7 +146,7 @@ def test_edits_are_shown_in_place(opened, found) -> None:
     assert edited.locator("del").inner_text().strip() == "Tom"
     seen.shown.locator(".variants button").nth(0).click()
     assert not edited.is_visible()
-    assert seen.box("prompt").inner_text() == findings.QUESTION
+    assert seen.box("prompt").text_content() == findings.QUESTION
     # Nothing has a score here: what is clicked and typed must do no harm.
     seen.shown.locator(".panel > .text").click()
     seen.press("ArrowRight", "n", "/", "Escape")
@@ -204,6 +204,7 @@ def payload(result) -> dict[str, Any]:
 
 
 def test_several_views_share_a_page(show, page) -> None:
+    page.emulate_media(reduced_motion="reduce")  # nothing moves while it is clicked on
     show(EMPTY, page)
     for result in (made(), findings.unsigned()):
         open_module(page, module(), payload(result))
@@ -218,8 +219,10 @@ def test_several_views_share_a_page(show, page) -> None:
     assert seen.marked("visited", "prompt", 1)
     assert not seen.marked("visited", "prompt", 0)
     page.evaluate("window.views[0].close()")
+    seen.settle()
     assert page.locator(".panel").count() == 1
-    seen.click("output", 3, 0)
+    seen.hover("output", 3)  # what stood above is gone: brings it into sight
+    seen.click("output", 3)
     assert seen.marked("selected", "output", 0) == [3]
 
 
@@ -267,7 +270,7 @@ def test_an_output_as_a_whole(opened) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"version": 2}, "version 1 at most, got 2"), ({"format": "x"}, "a payload of attribution")]
+    ("changes", "said"), [({"version": 2}, "version 1 at most, got 2"), ({"format": "x"}, "expected a payload of")]
 )
 def test_a_payload_that_is_not_known_is_refused(show, page, changes, said) -> None:
     from playwright.sync_api import Error

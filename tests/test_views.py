@@ -14,9 +14,10 @@ from rich.style import Style
 
 from attribution.errors import InputError
 from attribution.result import Attribution, Interaction, Output
-from attribution.views.shading import FAINT, ink
-from attribution.views.table import TableView
-from attribution.views.text import plain, shade, visible
+from attribution.views.terminal.console import plain
+from attribution.views.terminal.shading import FAINT, ink, shade
+from attribution.views.terminal.table import TableView
+from attribution.views.words import visible
 from tests.test_result import result, whole
 
 

@@ -19,8 +19,8 @@ from attribution.result import Attribution, Unit
 from attribution.surfaces import Surfaces
 
 if TYPE_CHECKING:
-    from attribution.views.comparison import ComparisonView
-    from attribution.views.html import HtmlView
+    from attribution.views.terminal.comparison import ComparisonView
+    from attribution.views.web.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `Comparison.to_dict`."""
@@ -151,14 +151,14 @@ class Comparison(Surfaces):
 
     def text_view(self) -> ComparisonView:
         """What a terminal shows. `rich` prints it, `str` makes plain text of it."""
-        from attribution.views.comparison import ComparisonView
+        from attribution.views.terminal.comparison import ComparisonView
 
         return ComparisonView(self.to_dict())
 
     def html_view(self) -> HtmlView:
         """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
-        from attribution.views.html import HtmlView
-        from attribution.views.payload import comparison_payload
+        from attribution.views.web.html import HtmlView
+        from attribution.views.web.payload import comparison_payload
 
         return HtmlView(comparison_payload(self.to_dict()), str(self))
 

@@ -26,11 +26,11 @@ from attribution.prompts.writing import Stretch, Where, Writing, Written, charac
 from attribution.question import Question, ask, asked_record
 from attribution.result import Attribution
 from attribution.surfaces import Surfaces
-from attribution.views.text import numbered
+from attribution.views.words import numbered
 
 if TYPE_CHECKING:
-    from attribution.views.counterfactual import CounterfactualsView
-    from attribution.views.html import HtmlView
+    from attribution.views.terminal.counterfactual import CounterfactualsView
+    from attribution.views.web.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `Counterfactuals.to_dict`."""
@@ -123,14 +123,14 @@ class Counterfactuals(Surfaces):
 
     def text_view(self) -> CounterfactualsView:
         """What a terminal shows. `rich` prints it, `str` makes plain text of it."""
-        from attribution.views.counterfactual import CounterfactualsView
+        from attribution.views.terminal.counterfactual import CounterfactualsView
 
         return CounterfactualsView(self.to_dict())
 
     def html_view(self) -> HtmlView:
         """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
-        from attribution.views.html import HtmlView
-        from attribution.views.payload import counterfactuals_payload
+        from attribution.views.web.html import HtmlView
+        from attribution.views.web.payload import counterfactuals_payload
 
         return HtmlView(counterfactuals_payload(self.to_dict()), str(self))
 

@@ -23,8 +23,8 @@ from attribution.result import Attribution
 from attribution.surfaces import Surfaces
 
 if TYPE_CHECKING:
-    from attribution.views.html import HtmlView
-    from attribution.views.verification import VerificationView
+    from attribution.views.terminal.verification import VerificationView
+    from attribution.views.web.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `Verification.to_dict`."""
@@ -202,14 +202,14 @@ class Verification(Surfaces):
 
     def text_view(self) -> VerificationView:
         """What a terminal shows. `rich` prints it, `str` makes plain text of it."""
-        from attribution.views.verification import VerificationView
+        from attribution.views.terminal.verification import VerificationView
 
         return VerificationView(self.to_dict())
 
     def html_view(self) -> HtmlView:
         """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
-        from attribution.views.html import HtmlView
-        from attribution.views.payload import verification_payload
+        from attribution.views.web.html import HtmlView
+        from attribution.views.web.payload import verification_payload
 
         return HtmlView(verification_payload(self.to_dict()), str(self))
 

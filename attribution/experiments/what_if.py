@@ -23,8 +23,8 @@ from attribution.surfaces import Surfaces
 from attribution.target import Contrast, Ids, Semantic
 
 if TYPE_CHECKING:
-    from attribution.views.experiment import WhatIfView
-    from attribution.views.html import HtmlView
+    from attribution.views.terminal.experiment import WhatIfView
+    from attribution.views.web.html import HtmlView
 
 SCHEMA = 1
 """Version of the layout of `WhatIf.to_dict`."""
@@ -83,14 +83,14 @@ class WhatIf(Surfaces):
 
     def text_view(self) -> WhatIfView:
         """What a terminal shows. `rich` prints it, `str` makes plain text of it."""
-        from attribution.views.experiment import WhatIfView
+        from attribution.views.terminal.experiment import WhatIfView
 
         return WhatIfView(self.to_dict())
 
     def html_view(self) -> HtmlView:
         """What a browser shows: `page()` is a whole page, `notebook()` what fits into a notebook."""
-        from attribution.views.html import HtmlView
-        from attribution.views.payload import what_if_payload
+        from attribution.views.web.html import HtmlView
+        from attribution.views.web.payload import what_if_payload
 
         return HtmlView(what_if_payload(self.to_dict()), str(self))
 

@@ -80,7 +80,7 @@ function visible(text) {
 	});
 }
 
-/** The same on one line, cut where it is long. */
+/** The same on one line, cut if long. */
 function brief(text, most = 80) {
 	const line = visible(text).replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 	const characters = Array.from(line.slice(0, 2 * most));
@@ -99,7 +99,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const plural = (name, count) => (count === 1 ? name : name + (name.endsWith("ch") ? "es" : "s"));
-const spoken = (name) => name.replaceAll("_", " ");
+const spoken = (name) => visible(name.replaceAll("_", " "));
 
 /** The names, repeated ones told apart by their place: "apples (2 of 2)". */
 function numbered(names) {
@@ -1257,7 +1257,7 @@ class View {
 
 	/** What can be taken away, and the theme. */
 	actions() {
-		const themes = [["", "as the system"], ["light", "light"], ["dark", "dark"]];
+		const themes = [["", "system"], ["light", "light"], ["dark", "dark"]];
 		return make(
 			"p",
 			{ class: "actions" },
@@ -1327,7 +1327,7 @@ function save(name, type, content) {
  * returns a promise of `{scores, errors}`, a number for every unit. Returns a promise of `{close}`.
  */
 export async function mount(element, payload, { requestSpan = null } = {}) {
-	if (payload?.format !== "attribution-view") throw new Error("expected a payload of attribution");
+	if (payload?.format !== "attribution-view") throw new Error("expected a payload of this view");
 	if (payload.version > VERSION) throw new Error(`expected a payload of version ${VERSION} at most, got ${payload.version}`);
 	return new View(element, payload, requestSpan).open();
 }

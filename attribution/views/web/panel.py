@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from attribution.errors import InputError
-from attribution.views.packing import ROUNDED, matrix, pack, type_for
 from attribution.views.provenance import provenance
 from attribution.views.remarks import remarks
+from attribution.views.web.packing import ROUNDED, matrix, pack, type_for
 
 LEVELS = ("word", "sentence", "line", "paragraph", "message")
 """What units belong to, from fine to coarse."""

@@ -10,10 +10,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.experiment import ANSWER, EDIT, shown_output, shown_prompt
 from attribution.views.findings import left_out
-from attribution.views.shading import colours_of, ink
-from attribution.views.text import plain
+from attribution.views.terminal.console import colours_of, plain
+from attribution.views.terminal.experiment import ANSWER, EDIT, shown_output, shown_prompt
+from attribution.views.terminal.shading import ink
 from attribution.views.words import cut, visible
 
 

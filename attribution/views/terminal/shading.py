@@ -6,15 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rich.color import Color
-from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
 from attribution.views.scale import Scale
+from attribution.views.terminal.console import Colours
 from attribution.views.words import number, visible
-
-Colours = Literal["truecolor", "256", "16", "none", "plain"]
-"""What a terminal can show; "none" still has bold and underlined text, "plain" has not."""
 
 FAINT = 0.04
 """Share of the scale below which a unit is not shaded."""
@@ -39,16 +36,6 @@ _OPPOSES_16 = (("black", "bright_yellow", False), ("bright_white", "red", False)
 _INKS = {"supports": ((31, 119, 200), 27), "opposes": ((190, 89, 8), 130), "answer": ((22, 136, 54), 28)}
 
 _STRENGTHS = (1.0, 0.8, 0.6, 0.4, 0.2)  # of the legend's cells on either side of zero
-
-
-def colours_of(console: Console) -> Colours:
-    """What this terminal can show."""
-    system = console.color_system
-    if system is None:
-        return "plain"
-    if console.no_color:
-        return "none"
-    return "truecolor" if system == "truecolor" else "256" if system == "256" else "16"
 
 
 def shade(score: float, limit: float, colours: Colours = "truecolor") -> Style:

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from attribution.views.findings import compared
-from attribution.views.text import LISTED, plain
+from attribution.views.terminal.console import plain
+from attribution.views.terminal.result import LISTED
 from attribution.views.words import cut, cut_names, kind, number, visible
 
 _PLACE = 17  # cells before the name of a unit: its place in the list and its score

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from rich.cells import cell_len
 
-from attribution.views.fonts import drawable, literally
+from attribution.views.plots.fonts import drawable, literally
 from attribution.views.scale import NEGLIGIBLE, Scale, fit
 from attribution.views.words import cut, cut_names, kind
 

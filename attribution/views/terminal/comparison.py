@@ -13,10 +13,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.text import Text
 
-from attribution.views.prose import prose
 from attribution.views.scale import NEGLIGIBLE, Scale, fit
-from attribution.views.shading import Colours, clipped, colours_of, ink, legend, shade
-from attribution.views.text import LISTED, answer, plain
+from attribution.views.terminal.console import Colours, colours_of, plain
+from attribution.views.terminal.prose import prose
+from attribution.views.terminal.result import LISTED, answer
+from attribution.views.terminal.shading import clipped, ink, legend, shade
 from attribution.views.words import cut, cut_names, kind, number, visible
 
 _SIDES = ("first", "second")

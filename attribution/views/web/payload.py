@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from attribution.views.differences import differences
 from attribution.views.findings import compared, left_out
-from attribution.views.panel import panel, utf16
 from attribution.views.provenance import in_words, listed, model_provenance, versions_in_words
+from attribution.views.web.differences import differences
+from attribution.views.web.panel import panel, utf16
 
 VERSION = 1
 """Version of the payload's layout."""

@@ -10,8 +10,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.shading import Colours, colours_of, ink, shade
-from attribution.views.text import plain
+from attribution.views.terminal.console import Colours, colours_of, plain
+from attribution.views.terminal.shading import ink, shade
 from attribution.views.words import cut, visible
 
 _LABEL = 16  # cells at most for the name of an input

@@ -13,8 +13,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attribution.views.shading import Colours, colours_of, ink
-from attribution.views.text import plain
+from attribution.views.terminal.console import Colours, colours_of, plain
+from attribution.views.terminal.shading import ink
 from attribution.views.words import cut, visible
 
 ANSWER, EDIT = 200, 400

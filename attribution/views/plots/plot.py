@@ -24,7 +24,7 @@ def plot_matrix(payload: Mapping[str, Any], outputs: Sequence[int], axes: Axes |
     Raises `MissingExtraError` where matplotlib is not installed.
     """
     _require_matplotlib()
-    from attribution.views import figures
+    from attribution.views.plots import figures
 
     return figures.matrix(payload, outputs, axes)
 
@@ -35,7 +35,7 @@ def plot_bars(payload: Mapping[str, Any], outputs: Sequence[int], axes: Axes | N
     Blue supports, orange and hatched opposes; arguments, figure and errors as of `plot_matrix`.
     """
     _require_matplotlib()
-    from attribution.views import figures
+    from attribution.views.plots import figures
 
     return figures.bars(payload, outputs, axes)
 

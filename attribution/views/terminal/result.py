@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from io import StringIO
 from typing import Any
 
 from rich.cells import cell_len
@@ -17,13 +16,12 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.style import Style
 from rich.text import Text
 
-from attribution.views.prose import prose
 from attribution.views.remarks import remarks
 from attribution.views.scale import NEGLIGIBLE, fit
-from attribution.views.shading import Colours, bar, clipped, colours_of, ink, legend, shade
-from attribution.views.words import cut, cut_names, kind, number, numbered, seen, visible
-
-__all__ = ["LISTED", "NEGLIGIBLE", "TextView", "kind", "numbered", "plain", "seen", "shade", "visible"]
+from attribution.views.terminal.console import Colours, colours_of, plain
+from attribution.views.terminal.prose import prose
+from attribution.views.terminal.shading import bar, clipped, ink, legend, shade
+from attribution.views.words import cut, cut_names, kind, number, visible
 
 LISTED = 10
 """How many units the ranked list names at most."""
@@ -36,13 +34,6 @@ _NAME = 12  # cells that a name has before the bar gives way
 _LABEL = 40  # cells at most for a name within a sentence
 _PLACE = 17  # cells before a bar: the place in the list and the score
 _INSTEAD = 3  # alternatives to an output token that are told at most
-
-
-def plain(renderable: Any, width: int = 100) -> str:
-    """What a pipe would get of it: no colours, no codes."""
-    written = StringIO()
-    Console(file=written, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(renderable)
-    return "\n".join(line.rstrip() for line in written.getvalue().split("\n")).rstrip("\n")
 
 
 class TextView:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from attribution.views.packing import unpack
 from attribution.views.scale import NEGLIGIBLE, Scale, fit
+from attribution.views.web.packing import unpack
 from attribution.views.words import kind, number, numbered, visible
 
 LISTED = 10

@@ -15,7 +15,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from attribution.views.summary import Summary, heading, preformatted, style_sheet
+from attribution.views.web.summary import Summary, heading, preformatted, style_sheet
 
 _TITLES = {
     "comparison": "two results side by side",
