@@ -11,7 +11,7 @@ from tests.browser import chromium, find_chromium, open_page
 
 FOLDER = Path(__file__).parent
 PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
-SIZE = {"width": 1000, "height": 640}
+SIZE = {"width": 1040, "height": 500}
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     result = attribution.explain(attribution.load("demo"), PROMPT)
     with tempfile.TemporaryDirectory() as folder, chromium(executable) as browser:
         report = Path(folder) / "report.html"
-        result.to_html(report)
+        result.to_html(report, outputs="3")
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport=SIZE, device_scale_factor=2, color_scheme=scheme)
             open_page(page, report)
