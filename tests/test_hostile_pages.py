@@ -53,7 +53,9 @@ READ = """() => {
         }
         let depth = 0;
         for (let above = parent; above; above = above.parentElement) depth++;
-        const names = node.getAttributeNames().filter((name) => name !== "hidden" && name !== "class").sort();
+        // How large the map is drawn is a matter of the layout.
+        const varied = ["hidden", "class", ...(node.localName === "canvas" ? ["height", "width"] : [])];
+        const names = node.getAttributeNames().filter((name) => !varied.includes(name)).sort();
         skeleton.push(`${depth} ${node.localName} ${names.join(" ")}`);
         for (const { name, value } of node.attributes) {
             if (powerful.test(name)) suspicious.push(`${node.localName} ${name}=${value}`);

@@ -124,9 +124,7 @@ def test_the_other_way_round(opened) -> None:
     assert seen.marked("selected") == [3]
     did = made().scores[:, 3]
     assert seen.shades("output") == [step(score, strongest) for score in did]
-    assert f"by what ‘3’ did for each; the strongest colour is {told(strongest, signed=False)} nats" in seen.text(
-        "h2 small"
-    )
+    assert f"strongest colour {told(strongest, signed=False)} nats: what ‘3’ did for each" in seen.text("h2 small")
     assert seen.caption == "What ‘3’ did for each part of the output"
     largest = max(abs(did))
     ranked = sorted((s for s in did if abs(s) >= largest / 100), key=lambda s: -abs(s))

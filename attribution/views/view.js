@@ -501,7 +501,7 @@ class Panel {
 		this.hovered = NOTHING;
 		this.pointed = null;
 		this.boxes = {};
-		const titled = (name) => (raw.title ? `${raw.title} ${name}` : name);
+		const titled = (name) => visible(raw.title ? `${raw.title} ${name}` : name);
 		for (const side of ["prompt", "output"]) {
 			const hover = (group) => this.hover(side, group);
 			const pick = (first, last) => this.pick(side, first, last);
@@ -678,7 +678,7 @@ class Panel {
 		if (prefix === "q") return "grey: the less probable, the darker";
 		if (!effects) return "earlier tokens by what they did, on the prompt's scale";
 		const unit = visible(this.layer.unit);
-		return `by what ${this.named("prompt", effects.asked)} did for each; the strongest colour is ${told(most, most, false)} ${unit}`;
+		return `strongest colour ${told(most, most, false)} ${unit}: what ${this.named("prompt", effects.asked)} did for each`;
 	}
 
 	/** Shades of the output by how improbable each group is. */
@@ -778,7 +778,7 @@ class Panel {
 		context.clearRect(0, 0, width, height);
 		strongest.forEach((size, at) => {
 			if (size === 0) return;
-			// Supports from the left edge, opposes from the right: the sign shows without colour.
+			// For from the left, against from the right: the sign shows without colour.
 			const length = Math.max(3, (Math.min(STEPS, Math.abs(size)) / STEPS) * width);
 			context.fillStyle = size > 0 ? style.borderLeftColor : style.borderRightColor;
 			context.fillRect(size > 0 ? 0 : width - length, at - 1, length, 3);
@@ -1231,7 +1231,7 @@ class View {
 		const cells = rows.map((row) => row.map(visible));
 		const notes = remarks.map((remark) => make("p", { class: "dim" }, visible(remark)));
 		const said = make("p", {}, make("strong", {}, visible(verdict)));
-		return make("section", { class: "verdict", "aria-label": "verification" }, said, table(visible(caption), heads, cells), ...notes);
+		return make("section", { class: "verdict", "aria-label": "verification" }, said, table(visible(caption), heads.map(visible), cells), ...notes);
 	}
 
 	/** Edits and what the model answers then; each can be shown in the prompt. */
