@@ -12,6 +12,8 @@ from tests import screenshots
 from tests.browser import violations
 from tests.screenshots import compare_screenshot
 
+pytestmark = pytest.mark.slow
+
 STRICT = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"

@@ -22,6 +22,8 @@ from attribution.views.terminal.table import TableView
 from attribution.views.words import visible
 from tests.hostile import CORPUS, FIELDS, INVISIBLE, KINDS, LONG, PAIRED, SHORT, TAME, TEXTS, harmless, hidden, result
 
+pytestmark = pytest.mark.slow
+
 KIND = pytest.mark.parametrize("kind", KINDS)
 
 

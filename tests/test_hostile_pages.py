@@ -16,6 +16,8 @@ from attribution.views.web.html import HtmlView
 from attribution.views.words import visible
 from tests.hostile import FIELDS, INVISIBLE, KINDS, SHORT, TAME, TEXTS, harmless, hidden, result
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
 

@@ -12,6 +12,8 @@ from tests.browser import violations
 from tests.findings import NAMES, made
 from tests.seen import STEPS, open_finding
 
+pytestmark = pytest.mark.slow
+
 MADE = ("made", "unsigned", "sampled", "paired", "whole", "weak", "clipped", "long", "chat", "right_to_left")
 
 

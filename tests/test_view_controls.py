@@ -15,6 +15,8 @@ from tests import findings
 from tests.findings import NAMES, made
 from tests.seen import STEPS, open_finding, told
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def opened(show):

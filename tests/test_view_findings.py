@@ -17,6 +17,8 @@ from tests.findings import NAMES, made
 from tests.seen import STEPS, Seen, open_finding, open_module, step, told
 from tests.test_view_controls import legend, saved
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(demo) -> dict[str, Any]:

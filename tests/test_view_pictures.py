@@ -11,6 +11,8 @@ from tests.findings import made
 from tests.screenshots import compare_screenshot
 from tests.seen import Seen, open_finding
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def opened(show):
