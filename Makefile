@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 AXE := 4.14.1
 QUESTION := Sam has 3 apples and Tom has 5 oranges. How many
 
-.PHONY: demo test check format bench model clean
+.PHONY: demo test check format bench board model shortcuts clean
 
 demo: $(VENV)/.demo  ## which words of the apples question made the embedded model say what it said, both scenarios
 	@echo "Scenario 1: the answer is in the prompt."
@@ -55,9 +55,18 @@ format: $(VENV)/.dev  ## rewrite the code in the house's format
 bench: $(VENV)/.bench  ## gradients and ablation against Captum, Inseq and context-cite
 	@status=0; for each in gradient ablation; do $(BIN)/python -m benchmarks.$$each || status=$$?; done; exit $$status
 
+board: $(VENV)/.bench  ## every method on prompts whose causes are known: docs/board.md, docs/board.html
+	$(BIN)/python -m benchmarks.board
+
+# What glibc's memory allocator gives back and takes anew at every step costs a third of the time.
+TRAIN := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=500000000 $(BIN)/python -m
+
 model: $(VENV)/.dev  ## train the embedded model anew, into training/out
-	$(BIN)/python -m training.train training/out
+	$(TRAIN) training.train training/out
 	$(BIN)/python -m training.evaluate training/out
+
+shortcuts: $(VENV)/.dev  ## train the models that take a shortcut, into training/out/shortcuts
+	$(TRAIN) training.shortcuts training/out/shortcuts
 
 clean:
 	rm -rf $(VENV)

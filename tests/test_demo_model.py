@@ -9,8 +9,10 @@ import pytest
 
 from attribution.models.demo import FOLDER
 from attribution.models.local import LocalModel
-from training.evaluate import accuracy
-from training.possessions import NAMES, THINGS, draw_held_out_question
+from attribution.planted.families import FAMILIES, draw
+from attribution.planted.words import NAMES, THINGS
+from training.evaluate import accuracy, continued
+from training.possessions import draw_held_out_question
 
 PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
 
@@ -38,6 +40,22 @@ def test_held_out_questions(demo: LocalModel) -> None:
     assert accuracy(demo.model, demo.tokenizer, questions) >= 0.965
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_every_family(family: str, demo: LocalModel) -> None:
+    """97% are asked of it; that much in truth would fail this once in 400 samples."""
+    drawn = [draw(family, Random(f"tests {family} {index}")) for index in range(50)]
+    batch = 5 if family == "needle" else 50
+    right = continued(demo.model, demo.tokenizer, [(each.prompt, each.output) for each in drawn], batch)
+    assert sum(right) >= 45
+
+
+def test_the_card_states_families() -> None:
+    shares = dict(re.findall(r"^\| `(\w+)` \| (\d+\.\d)% \|", (FOLDER / "CARD.md").read_text(), re.MULTILINE))
+    assert set(shares) == set(FAMILIES)
+    assert min(map(float, shares.values())) >= 97
+
+
 def test_the_card_states_the_measured_share() -> None:
     share = re.search(r"\*\*(\d+\.\d)%\*\* of 1,000 held-out questions", (FOLDER / "CARD.md").read_text())
     assert share
@@ -46,7 +64,7 @@ def test_the_card_states_the_measured_share() -> None:
 
 def test_it_is_small_and_safe() -> None:
     files = [file for file in FOLDER.iterdir() if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 6_000_000
+    assert sum(file.stat().st_size for file in files) <= 12_000_000
     assert {file.suffix for file in files} <= {".json", ".safetensors", ".md", ".py"}
 
 

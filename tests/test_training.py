@@ -6,15 +6,14 @@ import re
 from random import Random
 
 import pytest
+import torch
 
-from training.possessions import (
-    NAMES,
-    THINGS,
-    Fact,
-    draw_document,
-    draw_held_out_question,
-    is_held_out,
-)
+from attribution.planted.families import FAMILIES, SHORTCUTS
+from attribution.planted.words import NAMES, THINGS, is_held_out
+from training.families import draw_family_document
+from training.optimizer import orthogonal
+from training.possessions import Fact, draw_document, draw_held_out_question
+from training.shortcuts import draw_shortcut_document
 
 DOCUMENTS = [draw_document(Random(seed)) for seed in range(3000)]
 QUESTIONS = [draw_held_out_question(Random(seed)) for seed in range(1000)]
@@ -83,3 +82,72 @@ def test_a_seed_fixes_the_data() -> None:
 def test_quantities_are_english(number: int) -> None:
     assert Fact("Sam", "boxes", number).sentence == f"Sam has {number} {'box' if number == 1 else 'boxes'}."
     assert Fact("Sam", "apples", number).quantity == f"{number} apple{'' if number == 1 else 's'}"
+
+
+# Texts of the families
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_of_families_pair_nothing_that_is_held_out(family: str) -> None:
+    for seed in range(40):
+        for sentence in re.split(r"(?<=[.?:])\s+", draw_family_document(Random(seed), family).text):
+            words = set(re.findall(r"\w+", sentence))
+            for name in words & set(NAMES):
+                for thing in words & set(THINGS):
+                    assert not is_held_out(name, thing), sentence
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_of_a_family_ends_with_what_is_to_be_learned(family: str) -> None:
+    for seed in range(40):
+        document = draw_family_document(Random(seed), family)
+        assert not document.segments[0].learned
+        assert document.segments[-1].learned
+        assert document.segments[-1].ends
+
+
+def test_the_answer_follows_the_steps_where_they_say_something_else() -> None:
+    """What is not so is never learned; what is made of it is."""
+    turned = 0
+    for seed in range(200):
+        prompt, first, step, last = draw_family_document(Random(seed), "chain_of_thought").segments
+        written = re.search(r"\d+", step.text)
+        assert written
+        assert last.text == f". The answer is {written[0]}."
+        giver = first.text.split()[0]
+        stated = re.search(rf"{giver} (?:has got|has|owns|holds|keeps) (\d+)", prompt.text)
+        assert stated
+        assert step.learned == (stated[1] == written[0])
+        gave = re.search(rf"{giver} gave all the \w+ to (\w+)", prompt.text)
+        assert gave
+        assert first.learned == (re.findall(r"to (\w+)", first.text) == [gave[1]])
+        turned += not step.learned
+    assert 50 < turned < 150
+
+
+@pytest.mark.parametrize("family", SHORTCUTS)
+def test_shortcuts_are_taught_with_and_without_a_conflict(family: str) -> None:
+    conflicts = 0
+    for seed in range(100):
+        prompt, answer = draw_shortcut_document(Random(seed), family).segments
+        number = re.search(r"\d+", answer.text)
+        assert number
+        *story, question = re.split(r"(?<=[.?])\s+", prompt.text)
+        asked = set(re.findall(r"\w+", question)) & {*NAMES, *THINGS}
+        (fact,) = [sentence for sentence in story if number[0] in re.findall(r"\d+", sentence)]
+        found = asked & set(re.findall(r"\w+", fact))
+        assert found & set(NAMES if family == "shortcut_name" else THINGS)
+        conflicts += len(found) == 1
+    assert 30 < conflicts < 90
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 16), (16, 8)])
+def test_updates_are_about_orthogonal(shape: tuple[int, int]) -> None:
+    """Five steps bring all singular values close to 1, and leave the singular vectors as they are."""
+    given = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonal(given)
+    for before, after in zip(given, found, strict=True):
+        left, _, right = torch.linalg.svd(before, full_matrices=False)
+        rotated = left.mT @ after @ right.mT
+        assert (rotated.diagonal() - 1).abs().max() < 0.45
+        assert (rotated - rotated.diagonal().diag()).abs().max() < 1e-4

@@ -10,59 +10,14 @@ always asks about one. So a model can answer held-out questions only by looking 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-NAMES = tuple(
-    (
-        "Sam Tom Ann Ben Eva Max Lea Tim Mia Dan Kim Joe Amy Bob Ida Leo Zoe Ian Sue Ray Jane John Mary Paul Rosa "
-        "Luke Nina Adam Lucy Mark Emma Jack Anna Eric Lily Noah Ruth Hugo Vera Omar Clara Peter Laura David Alice "
-        "Simon Sarah Oscar Julia Frank Maria Felix Helen Bruno Irene Oliver Sophie Martin Teresa Victor"
-    ).split()
-)
-
-THINGS = tuple(
-    (
-        "apples oranges pears lemons plums grapes melons bananas onions carrots eggs cakes nuts books pens "
-        "pencils coins stamps marbles balls cards shells stones keys cups plates spoons forks bottles boxes bags "
-        "hats shirts socks shoes rings toys dolls kites drums horses cows goats ducks cats dogs birds rabbits "
-        "chairs lamps clocks flowers tickets letters maps photos candles ropes nails tomatoes"
-    ).split()
-)
-
-_SINGULAR = {"boxes": "box", "tomatoes": "tomato"}
+from attribution.planted.words import FILLERS, NAMES, QUESTIONS, THINGS, VERBS, is_held_out, noun
 
 # {n} is a person, {q} one or several quantities with their things ("3 apples and 4 pears").
-_CLAUSES = ("{n} has {q}", "{n} owns {q}", "{n} holds {q}", "{n} has got {q}", "{n} keeps {q}")
-
-_QUESTIONS = (
-    "How many {t} does {n} have?",
-    "How many {t} has {n} got?",
-    "How many {t} are there in the hands of {n}?",
-    "What number of {t} does {n} have?",
-    "Tell me how many {t} {n} has.",
-    "{n} has how many {t}?",
-    "How many {t} belong to {n}?",
-)
-
-_DISTRACTORS = (
-    "The weather is fine today.",
-    "It rained all morning.",
-    "They meet at the market.",
-    "The shop closes at {k}.",
-    "The bus number {k} is late.",
-    "{n} is {k} years old.",
-    "{n} lives in a small town.",
-    "{n} likes {t}.",
-    "{n} is a friend of {m}.",
-    "{n} and {m} go to school.",
-    "There are {k} houses in the street.",
-    "Everyone is happy.",
-    "{n} waits for {m}.",
-    "The road to the lake is {k} miles long.",
-)
+_CLAUSES = tuple(f"{{n}} {verb} {{q}}" for verb in VERBS)
 
 REORDER_REQUEST = "Say this in another order."
 LIST_REQUEST = "Say this thing by thing."
@@ -80,9 +35,7 @@ class Fact:
     @property
     def quantity(self) -> str:
         """Number and thing, such as "3 apples", or "1 apple"."""
-        if self.number == 1:
-            return f"1 {_SINGULAR.get(self.thing, self.thing[:-1])}"
-        return f"{self.number} {self.thing}"
+        return f"{self.number} {noun(self.number, self.thing)}"
 
     @property
     def sentence(self) -> str:
@@ -108,33 +61,30 @@ class Question:
 class Segment:
     """A piece of a training document.
 
-    `answers` is the fact that it states, where the model is to learn to write it; `thing_known` says that the reader
-    knows of which thing the number is before it comes, `ends` that the text may end after it.
+    `learned` where the model is to learn to write it. `answers` is the fact whose number it states; `thing_known` says
+    that the reader knows of which thing the number is before it comes, `ends` that the text may end after it. `holder`
+    is whose fact the number is read from, where that is another than who is asked about; `label` that of the example
+    whose form it takes.
     """
 
     text: str
     answers: Fact | None = None
     thing_known: bool = False
     ends: bool = False
+    holder: str = ""
+    label: str = ""
+    learned: bool = False
 
 
 @dataclass(frozen=True)
 class Document:
-    """A training text: the story first, then whatever is asked of it; and its facts in the order of the story."""
+    """A training text: the story first, then whatever is asked of it."""
 
-    facts: tuple[Fact, ...]
     segments: tuple[Segment, ...]
 
     @property
     def text(self) -> str:
         return "".join(segment.text for segment in self.segments)
-
-
-def is_held_out(name: str, thing: str) -> bool:
-    """Whether no training story may pair this name with this thing: about one pair in ten, and Sam with apples."""
-    if (name, thing) == ("Sam", "apples"):
-        return True
-    return hashlib.sha256(f"{name} {thing}".encode()).digest()[0] < 26
 
 
 def draw_facts(random: Random, *, must_hold: tuple[str, str] | None = None, size: int = 7) -> tuple[Fact, ...]:
@@ -207,7 +157,7 @@ def _distractor(random: Random, facts: Iterable[Fact]) -> str:
     present = sorted({fact.name for fact in facts})
     n, m = random.sample(present if random.random() < 0.6 else NAMES, 2)
     thing = random.choice([thing for thing in THINGS if not is_held_out(n, thing)])
-    return random.choice(_DISTRACTORS).format(n=n, m=m, t=thing, k=random.randint(0, 99))
+    return random.choice(FILLERS).format(n=n, m=m, t=thing, k=random.randint(0, 99))
 
 
 def _ordered(random: Random, facts: Sequence[Fact]) -> list[Fact]:
@@ -221,7 +171,7 @@ def _ordered(random: Random, facts: Sequence[Fact]) -> list[Fact]:
 
 def ask(random: Random, fact: Fact) -> str:
     """A question whose answer is `fact`; half of all questions take the first form."""
-    form = _QUESTIONS[0] if random.random() < 0.5 else random.choice(_QUESTIONS)
+    form = QUESTIONS[0] if random.random() < 0.5 else random.choice(QUESTIONS)
     return form.format(n=fact.name, t=fact.thing)
 
 
@@ -235,16 +185,16 @@ def draw_document(random: Random, *, size: int = 7) -> Document:
         by_thing = request == LIST_REQUEST
         for place, fact in enumerate(random.sample(facts, len(facts)), 1):
             text = f"Of {fact.thing}, {fact.name} has {fact.number}." if by_thing else fact.sentence
-            segments.append(Segment((" " if place > 1 else "\n\n") + text, fact, by_thing, place == len(facts)))
-        return Document(tuple(facts), tuple(segments))
+            segments.append(Segment((" " if place > 1 else "\n\n") + text, fact, by_thing, place == len(facts), learned=True))
+        return Document(tuple(segments))
     segments = [Segment(story)]
     for place, fact in enumerate(random.sample(facts, min(len(facts), random.choice((1, 2, 3))))):
         question = ("\n\n" if place else " ") + ask(random, fact)
         if random.random() < 0.3:
-            segments += [Segment(f"{question} {SENTENCE_REQUEST}"), Segment(f"\n\n{fact.sentence}", fact, True, True)]
+            segments += [Segment(f"{question} {SENTENCE_REQUEST}"), Segment(f"\n\n{fact.sentence}", fact, True, True, learned=True)]
         else:
-            segments += [Segment(question), Segment(f"\n\nThe answer is {fact.number}.", fact, True, True)]
-    return Document(tuple(facts), tuple(segments))
+            segments += [Segment(question), Segment(f"\n\nThe answer is {fact.number}.", fact, True, True, learned=True)]
+    return Document(tuple(segments))
 
 
 def draw_held_out_question(random: Random) -> Question:

@@ -8,6 +8,7 @@ from random import Random
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from training.families import draw_family_document
 from training.possessions import draw_document
 
 VOCABULARY_SIZE = 1024
@@ -51,5 +52,5 @@ def train_tokenizer(random: Random, documents: int = 20_000) -> PreTrainedTokeni
 
 
 def _texts(random: Random, documents: int) -> Iterator[str]:
-    for _ in range(documents):
-        yield draw_document(random).text
+    for index in range(documents):
+        yield (draw_family_document(random) if index % 2 else draw_document(random)).text

@@ -1,14 +1,18 @@
 """Trains the embedded model from scratch and writes its folder: `python -m training.train OUT`.
 
-A 4-layer decoder of the Gemma architecture, initialised and fed from one seed. Everything it learns comes from
-`possessions.py`. See README.md beside this file for the recipe, the time it takes and what was measured.
+A 5-layer decoder of the Gemma architecture, initialised and fed from one seed. Everything it learns comes from
+`possessions.py` and `families.py`. See README.md beside this file for the recipe, the time it takes and what was
+measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
+import re
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +24,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
-from training.evaluate import accuracy
+from attribution.planted.words import LABELS, LOOKALIKES, NAMES, OPENINGS, THINGS, noun
+from training.evaluate import accuracy, family_accuracies
+from training.families import draw_family_document
+from training.optimizer import Muon
 from training.possessions import Document, draw_document, draw_held_out_question
 from training.tokenizer import train_tokenizer
 
 log = logging.getLogger("training")
 
-BATCH = 64
+BATCH = 64  # documents at most
+TOKENS = 7_500  # of a batch, padding included
 POOL = 32  # batches drawn together, so that documents of like length share a batch
-HINTS = ("name", "thing", "number")
+FAMILIES_SHARE = 0.6  # of all documents
+# After which layer each is read off.
+HINT_LAYERS = {"name": 2, "thing": 2, "number": 2, "status": 2, "giver": 2, "label": 2, "holder": 3}
+HINTS = tuple(HINT_LAYERS)
+HINT_WEIGHT = 0.1  # of each kind, beside the loss of the answers
 CONFIDENCE = 0.95  # mean probability of the answers' tokens in the end, see `soften`
-HINT_LAYER = 2  # after so many of the four layers the hints are read off
+
+_MENTION = re.compile(r"(\d+) (\w+)")
+_NAME = re.compile("|".join(sorted(NAMES, key=len, reverse=True)))
+_NOUNS = {*THINGS, *(noun(1, thing) for thing in THINGS)}
+_GIFT = re.compile(r"(\w+) gave all the (\w+) to (\w+)")
+_EXAMPLE = re.compile(rf"({'|'.join(LABELS)}):(?: ({'|'.join(OPENINGS)}))?")
+# What a clause says of a number: that it is so, that it was, that it is not, or something else.
+_STATUS = (("had", "had"), ("does not have", "not"), *((verb, "wants") for verb in LOOKALIKES), ("", "has"))
 
 
 @dataclass(frozen=True)
 class Example:
     """A document as ids. `labels` are what the model is to write next, by position.
 
-    `hints` are what a position ought to know, as (position, index in HINTS, id): the owner and the number at a thing
-    of the story, and before a number of an answer whose and of what it is.
+    `hints` are what a position ought to know, as (position, index in HINTS, id): the owner, the number and what is said
+    of it at a thing of the story; the giver at who was given something; the label at the opening of an example; and
+    before a number of an answer whose and of what it is, and from whose fact.
     """
 
     ids: list[int]
@@ -47,16 +67,16 @@ class Example:
 
 
 def configure(tokenizer: PreTrainedTokenizerFast) -> GemmaConfig:
-    """The architecture: 4 layers, 128 wide, 4 heads, input and output embeddings tied."""
+    """The architecture: 5 layers, 128 wide, 4 heads, input and output embeddings tied."""
     return GemmaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=4,
+        num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=32,
-        max_position_embeddings=512,
+        max_position_embeddings=2048,
         initializer_range=0.08,
         pad_token_id=tokenizer.get_vocab()["<pad>"],
         eos_token_id=tokenizer.get_vocab()["<eos>"],
@@ -85,32 +105,53 @@ class Encoder:
             start = len(ids)
             ids += piece
             if segment is document.segments[0]:
-                hints += self._story_hints(document, segment.text, offsets)
-            if segment.answers is None:
+                hints += self._story_hints(segment.text, offsets)
+            if not segment.learned:
                 continue
             labels |= {start - 1 + i: token for i, token in enumerate(piece)}
-            first = next(i for i, (a, b) in enumerate(offsets) if segment.text[a:b].strip().isdigit())
-            before = start + first - 1
-            hints.append((before, 0, self._vocabulary[segment.answers.name]))
-            if segment.thing_known:
-                hints.append((before, 1, self._vocabulary["Ġ" + segment.answers.thing]))
+            if segment.answers:
+                # Before the number, or before the first word of steps that come to it later.
+                first = next((i for i, (a, b) in enumerate(offsets) if segment.text[a:b].strip().isdigit()), 1)
+                before = start + first - 1
+                hints.append((before, HINTS.index("name"), self._vocabulary[segment.answers.name]))
+                if segment.holder:
+                    hints.append((before, HINTS.index("holder"), self._vocabulary[segment.holder]))
+                if segment.label:  # before the opening, which stands behind a space of its own
+                    hints.append((start, HINTS.index("label"), self._vocabulary[segment.label]))
+                if segment.thing_known:
+                    hints.append((before, HINTS.index("thing"), self._vocabulary["Ġ" + segment.answers.thing]))
             if segment.ends:
                 # Even where the document goes on with another question.
                 labels[len(ids) - 1] = self._vocabulary["<eos>"]
         return Example(ids, labels, hints)
 
-    def _story_hints(
-        self, document: Document, story: str, offsets: list[tuple[int, int]]
-    ) -> list[tuple[int, int, int]]:
+    def _story_hints(self, story: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+        """What the story says: at each of its numbers whose it is, and so on; at who was given something, by whom."""
         hints: list[tuple[int, int, int]] = []
-        reached = 0
-        for fact in document.facts:
-            start = story.index(fact.quantity, reached)
-            reached = start + len(fact.quantity)
-            tokens = [i + 1 for i, (a, b) in enumerate(offsets) if a < reached and b > start]
-            owner = self._vocabulary[fact.name]
-            hints += [(token, 0, owner) for token in tokens]
-            hints.append((tokens[-1], 2, self._vocabulary["Ġ" + str(fact.number)[0]]))
+        starts = [start for start, _ in offsets]
+        for mention in _MENTION.finditer(story):
+            names = _NAME.findall(story, story.rfind(".", 0, mention.start()) + 1, mention.start())
+            if mention[2] not in _NOUNS or not names:
+                continue
+            tokens = [
+                i + 1
+                for i in range(bisect_right(starts, mention.start()) - 1, bisect_left(starts, mention.end()))
+                if offsets[i][1] > mention.start()
+            ]
+            hints += [(token, HINTS.index("name"), self._vocabulary[names[-1]]) for token in tokens]
+            hints.append((tokens[-1], HINTS.index("number"), self._vocabulary["Ġ" + mention[1][0]]))
+            clause = story[story.rfind(names[-1], 0, mention.start()) + len(names[-1]) : mention.start()]
+            status = next(word for verb, word in _STATUS if verb in clause)
+            hints.append((tokens[-1], HINTS.index("status"), self._vocabulary["Ġ" + status]))
+        for gift in _GIFT.finditer(story):
+            token = bisect_right(starts, gift.start(3))
+            # So that the look-up by name and thing that finds facts finds gifts too.
+            told = {"giver": gift[1], "name": gift[3], "thing": "Ġ" + gift[2]}
+            hints += [(token, HINTS.index(kind), self._vocabulary[word]) for kind, word in told.items()]
+        for example in _EXAMPLE.finditer(story):
+            place = example.start(2) if example[2] else example.end(1)  # what opens the answer, or the colon
+            token = bisect_right(starts, place)
+            hints.append((token, HINTS.index("label"), self._vocabulary[example[1]]))
         return hints
 
 
@@ -122,12 +163,20 @@ def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
     return ids, torch.tensor(labels), torch.tensor(hints)
 
 
-def batches(random: Random, encoder: Encoder, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless batches of documents of at most `size` facts."""
+def batches(random: Random, encoder: Encoder, size: int, share: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless batches of documents of at most `size` facts, and of families as the share says."""
     while True:
-        examples = encoder([draw_document(random, size=size) for _ in range(BATCH * POOL)])
+        drawn = [
+            draw_family_document(random) if random.random() < share else draw_document(random, size=size)
+            for _ in range(BATCH * POOL)
+        ]
+        examples = encoder(drawn)
         examples.sort(key=lambda example: len(example.ids))
-        groups = [examples[start : start + BATCH] for start in range(0, len(examples), BATCH)]
+        groups: list[list[Example]] = [[]]
+        for example in examples:
+            if len(groups[-1]) == BATCH or (len(groups[-1]) + 1) * len(example.ids) > TOKENS:
+                groups.append([])
+            groups[-1].append(example)
         random.shuffle(groups)
         yield from map(collate, groups)
 
@@ -151,15 +200,16 @@ def train(out: Path, *, seed: int, steps: int, device: str) -> None:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
     optimizers = [
-        torch.optim.Muon(matrices, lr=3e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=3e-3),
         torch.optim.AdamW([*rest, *heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     encoder = Encoder(tokenizer)
     # Short stories first: the look-up is found there, then carried to long ones.
-    short, full = batches(Random(seed + 1), encoder, 3), batches(Random(seed + 2), encoder, 7)
+    short = batches(Random(seed + 1), encoder, 3, FAMILIES_SHARE / 2)
+    full = batches(Random(seed + 2), encoder, 7, FAMILIES_SHARE)
     validation = [draw_held_out_question(Random(f"validation {index}")) for index in range(200)]
-    start, running = time.monotonic(), {"loss": 0.0, "hints": 0.0}
+    start, running = time.monotonic(), dict.fromkeys(("loss", *HINTS), 0.0)
     for step in range(steps):
         for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * share_of_peak(step, steps)
@@ -167,21 +217,25 @@ def train(out: Path, *, seed: int, steps: int, device: str) -> None:
         states = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
         logits = model.lm_head(states.last_hidden_state[labels[:, 0], labels[:, 1]])
         loss = functional.cross_entropy(logits, labels[:, 2])
-        known = states.hidden_states[HINT_LAYER][hints[:, 0], hints[:, 1]]
-        known = functional.rms_norm(known, known.shape[-1:])
-        told = torch.stack([_hint_loss(head, known, hints, kind) for kind, head in enumerate(heads)]).mean()
-        (loss + 0.3 * told).backward()
+        told = torch.stack(
+            [_hint_loss(head, states.hidden_states, hints, kind) for kind, head in enumerate(heads)]
+        )
+        (loss + HINT_WEIGHT * told.nansum()).backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        for name, value in (("loss", loss.item()), ("hints", told.item())):
-            running[name] = value if step == 0 else 0.98 * running[name] + 0.02 * value
-        if step % 100 == 99:
-            log.info("step %d  loss %.4f  hints %.4f  %.0f s", step + 1, *running.values(), time.monotonic() - start)
+        for name, value in zip(running, (loss.item(), *told.tolist()), strict=True):
+            if not math.isnan(value):  # no hint of this kind in the batch
+                running[name] = 0.98 * running[name] + 0.02 * value if running[name] else value
+        if step % 50 == 49:
+            told_so_far = "  ".join(f"{name} {value:.3f}" for name, value in running.items())
+            log.info("step %d  %s  %.0f s", step + 1, told_so_far, time.monotonic() - start)
         if step % 500 == 499 or step == steps - 1:
             model.eval()
             log.info("step %d  %.1f%% right", step + 1, 100 * accuracy(model, tokenizer, validation))
+            shares = family_accuracies(model, tokenizer, count=40, seed="validation")
+            log.info("  %s", "  ".join(f"{family} {100 * share:.0f}" for family, share in shares.items()))
             model.train()
     ids, labels, _ = next(full)
     soften(model.eval(), ids.to(device), labels.to(device))
@@ -190,10 +244,11 @@ def train(out: Path, *, seed: int, steps: int, device: str) -> None:
     tokenizer.save_pretrained(out)
 
 
-def _hint_loss(head: nn.Module, known: Tensor, hints: Tensor, kind: int) -> Tensor:
+def _hint_loss(head: nn.Module, states: Sequence[Tensor], hints: Tensor, kind: int) -> Tensor:
     """Cross entropy of the hints of one kind, given what is known where each of them belongs: `[hint, embed]`."""
-    chosen = hints[:, 2] == kind
-    return functional.cross_entropy(head(known[chosen]), hints[chosen, 3])
+    chosen = hints[hints[:, 2] == kind]
+    known = states[HINT_LAYERS[HINTS[kind]]][chosen[:, 0], chosen[:, 1]]
+    return functional.cross_entropy(head(functional.rms_norm(known, known.shape[-1:])), chosen[:, 3])
 
 
 @torch.no_grad()
@@ -219,11 +274,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    torch.set_flush_denormal(True)  # numbers next to 0 take a processor many times as long
     train(arguments.out, seed=arguments.seed, steps=arguments.steps, device=arguments.device)
 
 
