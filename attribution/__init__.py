@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from attribution.experiments.verification import verify
     from attribution.experiments.what_if import whatif
     from attribution.explainer import explain
+    from attribution.faithfulness.contenders import Scorer
+    from attribution.faithfulness.evaluation import evaluate
+    from attribution.faithfulness.metric import list_metrics
+    from attribution.faithfulness.samples import Sample
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
     from attribution.models import load
@@ -44,11 +48,15 @@ __all__ = [
     "Method",
     "Rendered",
     "Replace",
+    "Sample",
+    "Scorer",
     "Semantic",
     "compare",
     "counterfactuals",
+    "evaluate",
     "explain",
     "list_methods",
+    "list_metrics",
     "load",
     "verify",
     "whatif",
@@ -65,11 +73,15 @@ _HOMES = {
     "Method": "attribution.method",
     "Rendered": "attribution.prompts.rendered",
     "Replace": "attribution.absence",
+    "Sample": "attribution.faithfulness.samples",
+    "Scorer": "attribution.faithfulness.contenders",
     "Semantic": "attribution.target",
     "compare": "attribution.experiments.comparison",
     "counterfactuals": "attribution.experiments.counterfactual",
+    "evaluate": "attribution.faithfulness.evaluation",
     "explain": "attribution.explainer",
     "list_methods": "attribution.method",
+    "list_metrics": "attribution.faithfulness.metric",
     "load": "attribution.models",
     "verify": "attribution.experiments.verification",
     "whatif": "attribution.experiments.what_if",

@@ -1,4 +1,4 @@
-"""The command line: `attribution explain PROMPT`, `show`, `whatif`, `compare`, `verify`, `methods`.
+"""The command line: `attribution explain PROMPT`, `show`, `whatif`, `compare`, `verify`, `evaluate`, `methods`.
 
 `--help` needs no torch, and neither does `show`.
 """
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 import attribution
+from attribution.commands.evaluation import evaluate
 from attribution.errors import AttributionError, InputError
 from attribution.printing import check_files, console, refuse, show_found, write_results
 from attribution.typed import (
@@ -320,6 +321,9 @@ def verify(
     if html is not None:
         found.to_html(html)
     show_found(found, as_json)
+
+
+app.command()(evaluate)
 
 
 @app.command()

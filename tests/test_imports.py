@@ -45,16 +45,26 @@ BELOW = {
         *("checks", "explainer", "frames", "local_problem", "method", "models", "outputs", "problem", "prompts"),
         *("question", "recorded", "result", "surfaces", "target", "views"),
     },
+    "planted": {
+        *("explainer", "local_problem", "models", "outputs", "parts", "problem", "prompts", "question", "result"),
+        "target",
+    },
+    "faithfulness": {
+        *("absence", "checks", "evaluations", "explainer", "files", "frames", "local_problem", "method", "methods"),
+        *("models", "outputs", "planted", "problem", "prompts", "question", "recorded", "result", "surfaces"),
+        *("target", "views"),
+    },
     "local_attribution": {"checks", "models", "problem", "local_problem", "methods", "views", "prompts", "target"},
     "printing": {"experiments", "files", "result"},
     "typed": {"absence", "experiments", "prompts", "target"},
+    "commands": {"faithfulness", "files", "printing", "prompts", "surfaces", "typed", "views"},
     "cli": {
-        *("checks", "explainer", "experiments", "method", "models", "printing", "problem", "prompts", "question"),
-        *("result", "typed", "views"),
+        *("checks", "commands", "explainer", "experiments", "method", "models", "printing", "problem", "prompts"),
+        *("question", "result", "typed", "views"),
     },
     "__init__": {
-        *("absence", "estimate", "experiments", "explainer", "local_attribution", "method", "models", "prompts"),
-        *("result", "target"),
+        *("absence", "estimate", "experiments", "explainer", "faithfulness", "local_attribution", "method", "models"),
+        *("prompts", "result", "target"),
     },
     "__main__": {"cli"},
 }
@@ -121,8 +131,9 @@ def test_a_saved_result_opens_without_torch() -> None:
     assert not loaded_after("from attribution import Attribution") & {"torch", "transformers"}
 
 
-def test_help_answers_without_torch() -> None:
-    code = "from attribution.cli import app\ntry:\n    app(['explain', '--help'])\nexcept SystemExit:\n    pass"
+@pytest.mark.parametrize("command", ["explain", "evaluate"])
+def test_help_answers_without_torch(command: str) -> None:
+    code = f"from attribution.cli import app\ntry:\n    app(['{command}', '--help'])\nexcept SystemExit:\n    pass"
     loaded = loaded_after(code)
     assert "typer" in loaded
     assert not loaded & {"torch", "transformers"}

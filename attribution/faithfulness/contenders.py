@@ -1,0 +1,186 @@
+"""Contenders: whatever gives the units of a prompt scores and is measured: methods, scores of others, and baselines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float64
+
+from attribution.errors import InputError
+from attribution.faithfulness.case import LEAVE_ONE_OUT, Case, label
+from attribution.faithfulness.journal import Entry, Spent
+from attribution.method import Method, build_method, check_extra, list_methods
+from attribution.models.local import LocalModel
+from attribution.result import Attribution
+
+PAIRS = 3
+"""How many random orders, and as many reversed ones, a random order's numbers are the mean over."""
+
+RANDOM, POSITION = "random", "position"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores of somebody's own, or of another library, to be measured like those of a method.
+
+    `function(model, result)` gives float `[target, unit]`: a row for each of `result.scores`. The result has the units,
+    the outputs and the ids of the prompt, and scores of 0; earlier output tokens get none. `signed` is False where a
+    score says how much, and not which way. What the function raises ends the run, unless it is an `AttributionError`:
+    then it is why a number is missing.
+    """
+
+    name: str
+    function: Callable[[LocalModel, Attribution], Any]
+    signed: bool = True
+
+
+AnyMethod = str | Method | Scorer
+"""What `evaluate` takes as one method."""
+
+
+class Contender(ABC):
+    """One row of the table. `label` names it, and the same label means the same scores."""
+
+    label: str
+    name: str
+    options: dict[str, Any]
+
+    @abstractmethod
+    def entry(self, case: Case) -> Entry:
+        """Its numbers on a prompt, and what they took; raises what `explain` raises."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is there for others to be held against."""
+        return self.label in (RANDOM, POSITION, LEAVE_ONE_OUT)
+
+
+class _Explained(Contender):
+    """A method of ours."""
+
+    def __init__(self, method: Method) -> None:
+        self.label, self.name, self.options = label(method), method.name, method.options
+        self._method = method
+
+    def entry(self, case: Case) -> Entry:
+        if self.label == LEAVE_ONE_OUT:
+            return case.leave_one_out
+        result, cost = case.explain(self._method)
+        return Entry(case.measure([result], explained=True), cost)
+
+
+class _Scored(Contender):
+    """Scores of somebody's own."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.label, self.name, self.options = scorer.name, scorer.name, {}
+        self._scorer = scorer
+
+    def entry(self, case: Case) -> Entry:
+        scorer, begun = self._scorer, perf_counter()
+        skeleton = case.skeleton(scorer.name, signed=scorer.signed)
+        given: Any = scorer.function(case.model, skeleton)
+        spent = Spent(None, None, None, perf_counter() - begun)
+        try:
+            scores = np.array(given, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise _misfit(scorer, skeleton, type(given).__name__) from error
+        if scores.shape != skeleton.scores.shape:
+            raise _misfit(scorer, skeleton, f"shape {scores.shape}")
+        if not np.isfinite(scores).all():
+            raise _misfit(scorer, skeleton, "NaN or infinity")
+        result = case.result_of(scorer.name, scores, signed=scorer.signed)
+        return Entry(case.measure([result], explained=False), spent)
+
+
+class ScorerMistakeError(InputError):
+    """A scorer gave what are no scores: a mistake in it, which ends the run."""
+
+
+def _misfit(scorer: Scorer, skeleton: Attribution, came: str) -> ScorerMistakeError:
+    return ScorerMistakeError(
+        f"Expected finite scores of shape {skeleton.scores.shape} from the scorer {scorer.name!r}, a row for each "
+        f"output and a column for each unit, got {came}. Type np.zeros_like(result.scores), and fill that."
+    )
+
+
+class _Ordered(Contender):
+    """Scores that know nothing of the model: the units in some orders, evenly spaced from 1 / n to 1."""
+
+    def __init__(self, label: str, seed: int) -> None:
+        self.label, self.name = label, label
+        self.options = {"orders": 2 * PAIRS} if label == RANDOM else {}
+        self._seed = seed
+
+    def entry(self, case: Case) -> Entry:
+        begun = perf_counter()
+        skeleton = case.skeleton(self.label)
+        n = len(skeleton.units) + len(skeleton.outputs) * case.has_output_units
+        if self.label == POSITION:
+            orders = [np.arange(n)]
+        else:
+            # Each prompt has orders of its own. An order and its reverse share their masks, and cancel out.
+            rng = np.random.default_rng([self._seed, int(case.asked.digest[:8], 16)])
+            drawn = [rng.permutation(n) for _ in range(PAIRS)]
+            orders = [order for one in drawn for order in (one, n - 1 - one)]
+        results = [self._result(case, skeleton, (order + 1.0) / n) for order in orders]
+        spent = Spent(0, 0, 0, perf_counter() - begun)
+        return Entry(case.measure(results, explained=False), spent)
+
+    def _result(self, case: Case, skeleton: Attribution, scores: Float64[np.ndarray, " place"]) -> Attribution:
+        """These scores of units, and of earlier output tokens behind them, for every output."""
+        rows = np.tile(scores, (len(skeleton.scores), 1))
+        own, earlier = np.split(rows, [len(skeleton.units)], axis=1)
+        if skeleton.per_output:
+            earlier = np.tril(earlier, -1)
+        return case.result_of(self.label, own, output_scores=earlier if case.has_output_units else None)
+
+
+def baselines(seed: int) -> list[Contender]:
+    """What every method is held against: a random order, the order of the prompt, and exact leave-one-out."""
+    return [_Ordered(RANDOM, seed), _Ordered(POSITION, seed), _Explained(build_method(LEAVE_ONE_OUT))]
+
+
+def check_methods(methods: object) -> list[Contender]:
+    """These methods as contenders, each once.
+
+    Raises `InputError` for what is no method and for two scorers of one name or one with the name of a method,
+    `MissingExtraError` for a method whose package is not installed.
+    """
+    if isinstance(methods, (str, Method, Scorer)) or not isinstance(methods, Sequence):
+        raise InputError(f'Expected a list of methods, got {type(methods).__name__}. Type methods=["saliency"].')
+    found: dict[str, Contender] = {}
+    for given in cast("Sequence[Any]", methods):
+        contender = _contender(given)
+        if contender.label in found and isinstance(given, Scorer):
+            raise InputError(f"Expected a name of its own for each scorer, got {given.name!r} twice.")
+        found[contender.label] = contender
+    return list(found.values())
+
+
+def _contender(given: Any) -> Contender:
+    if isinstance(given, Scorer):
+        if not isinstance(given.name, str) or not given.name or given.name in (RANDOM, POSITION, LEAVE_ONE_OUT):
+            raise InputError(
+                f"Expected a scorer with a name of its own, got {given.name!r}. {RANDOM}, {POSITION} and "
+                f"{LEAVE_ONE_OUT} are the baselines, which are measured in any case."
+            )
+        if not callable(given.function):
+            raise InputError(f"Expected a function of a model and a result, got {type(given.function).__name__}.")
+        return _Scored(given)
+    method = build_method(given)
+    if method.extra is not None:
+        check_extra(method.name, method.extra)
+    return _Explained(method)
+
+
+def suitable(is_able: Callable[[Method], bool]) -> list[Contender]:
+    """Every method that is able and whose package is installed, with its default options."""
+    installed = [method for method in list_methods() if method.extra is None or find_spec(method.extra) is not None]
+    return [_Explained(method) for method in installed if is_able(method)]

@@ -1,0 +1,304 @@
+"""What the board has found, as Markdown, as a page with the view, and as a picture of quality against cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import attribution as at
+from attribution.faithfulness.metric import build_metric
+from attribution.files import write_file
+from attribution.planted.families import draw
+
+if TYPE_CHECKING:
+    from benchmarks.board import Measured
+
+FAST = 4.0
+"""Passes that the default method may take at most."""
+
+PLAIN = ("saliency", "input_x_gradient")
+"""Plain gradients, which a method ought to beat."""
+
+BASELINES = ("random", "position")
+_PLANTED = (
+    ("auroc", "AUROC"),
+    ("average_precision", "average precision"),
+    ("recovery", "recovery at k"),
+    ("effect_correlation", "correlation with effect"),
+    ("sign_accuracy", "sign accuracy"),
+    ("template_share", "on the template"),
+    ("irrelevant_share", "on the irrelevant"),
+)
+_RESAMPLES = 1000
+
+
+class Board:
+    """The numbers of all families, method by method."""
+
+    def __init__(self, measured: Sequence[Measured]) -> None:
+        self.measured = sorted(measured, key=lambda each: each.family)
+        names = dict.fromkeys(name for each in self.measured for name in each.values)
+        self.methods = sorted(names, key=lambda name: -np.nan_to_num(self.mean(name, "auroc"), nan=-1.0))
+
+    def of_family(self, method: str, metric: str) -> dict[str, list[float]]:
+        """A method's numbers by family; families without any are left out."""
+        return {
+            each.family: numbers
+            for each in self.measured
+            if (numbers := each.values.get(method, {}).get(metric))
+        }
+
+    def mean(self, method: str, metric: str) -> float:
+        """The mean over the families of the means over their prompts; NaN where there is none."""
+        found = [float(np.mean(numbers)) for numbers in self.of_family(method, metric).values()]
+        return float(np.mean(found)) if found else float("nan")
+
+    def interval(self, method: str, metric: str) -> tuple[float, float]:
+        """From where to where 95% of that mean are when the prompts of each family are drawn anew."""
+        rng, by_family = np.random.default_rng(0), self.of_family(method, metric)
+        if not by_family:
+            return float("nan"), float("nan")
+        drawn = [rng.choice(numbers, (_RESAMPLES, len(numbers))).mean(1) for numbers in by_family.values()]
+        low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+        return float(low), float(high)
+
+    def cost(self, method: str, kind: str) -> float:
+        """The mean over the families of what a method takes, in `passes` or `times`; NaN where that is unknown."""
+        found = [getattr(each, kind)[method] for each in self.measured if method in getattr(each, kind)]
+        return float(np.mean(found)) if found else float("nan")
+
+    @property
+    def own(self) -> list[str]:
+        """Our methods that have a number in every family, the best first."""
+        every = len(self.measured)
+        return [name for name in self.methods if self.is_own(name) and len(self.of_family(name, "auroc")) == every]
+
+    def is_own(self, method: str) -> bool:
+        """Whether it is a method of this library."""
+        return " " not in method and "-" not in method and method not in BASELINES
+
+    @property
+    def default(self) -> str:
+        """The best of our methods that take at most `FAST` passes."""
+        return next(name for name in self.own if self.cost(name, "passes") <= FAST)
+
+    @property
+    def careful(self) -> str:
+        """The best of our methods, whatever it takes."""
+        return self.own[0]
+
+
+def write_board(measured: Sequence[Measured], out: Path) -> None:
+    """Writes `board.md`, `board.html` and `board.svg` into this folder."""
+    board = Board(measured)
+    picture = frontier(board)
+    write_file(out / "board.svg", picture.encode())
+    write_file(out / "board.md", markdown(board).encode())
+    write_file(out / "board.html", page(board, picture).encode())
+
+
+Table = tuple[str, list[str], list[list[str]]]
+"""A sentence about it, the heads of its columns, and its rows."""
+
+
+def tables(board: Board) -> list[Table]:
+    """Everything the board says in numbers."""
+    quality: list[list[str]] = []
+    for method in board.methods:
+        low, high = board.interval(method, "auroc")
+        families = len(board.of_family(method, "auroc"))
+        partial = "" if families == len(board.measured) else f" (of {families} families)"
+        quality.append(
+            [
+                method + partial,
+                _number(board.cost(method, "passes"), 1),
+                _number(board.cost(method, "times"), 1),
+                f"{_number(board.mean(method, 'auroc'))} ({_number(low)} to {_number(high)})",
+                *(_number(board.mean(method, name)) for name, _ in _PLANTED[1:]),
+            ]
+        )
+    heads = ["method", "passes", "time", *(title for _, title in _PLANTED)]
+    found: list[Table] = [
+        (
+            "How well the planted causes were found: means over families. AUROC and what follows as in "
+            "`attribution.planted.scores.score`; passes are forward passes over prompt and output for the scores of "
+            "one number, a backward pass counted as one; time is a multiple of that of one forward pass.",
+            heads,
+            quality,
+        )
+    ]
+    families = [each.family for each in board.measured]
+    rows = [
+        [method, *(_number(float(np.mean(board.of_family(method, "auroc").get(name, [np.nan])))) for name in families)]
+        for method in board.methods
+    ]
+    found.append(("AUROC by family; 0.5 is chance.", ["method", *families], rows))
+    for absent in ("delete", "mask"):
+        metrics = dict.fromkeys(
+            label
+            for each in board.measured
+            for values in each.values.values()
+            for label in values
+            if label.endswith(f"({absent})")
+        )
+        rows = [[method, *(_number(board.mean(method, label), 2) for label in metrics)] for method in board.methods]
+        heads = [_direction(label.rpartition(" (")[0]) for label in metrics]
+        found.append((f"Faithfulness, an absent unit meaning `{absent}`: means over families.", ["method", *heads], rows))
+    rows = [
+        [each.family, str(each.confirmed), f"{each.right:.1%}", f"{each.followed:.1%}", str(each.prompts)]
+        for each in board.measured
+    ]
+    heads = ["family", "prompts confirmed", "answered right", "changes followed", "prompts measured on"]
+    found.append(("Whether the models agree with what was planted.", heads, rows))
+    return found
+
+
+def _direction(metric: str) -> str:
+    return metric.replace("_", " ") + (" ↓" if build_metric(metric).better == "lower" else " ↑")
+
+
+def sentences(board: Board) -> list[str]:
+    """What the numbers decide, in words."""
+    plain = max(board.mean(name, "auroc") for name in PLAIN)
+    losing = [name for name in board.own if name not in PLAIN and board.mean(name, "auroc") < plain]
+    best = next(name for name in board.methods if name not in BASELINES)
+    found = [
+        f"Of the methods that take at most {FAST:.0f} passes `{board.default}` finds the planted causes best: AUROC "
+        f"{board.mean(board.default, 'auroc'):.3f} in {board.cost(board.default, 'passes'):.1f} passes. It is the default.",
+        f"At any cost `{board.careful}` does: {board.mean(board.careful, 'auroc'):.3f} in "
+        f"{board.cost(board.careful, 'passes'):.1f} passes. It is the careful method.",
+    ]
+    if best not in board.own:
+        found.append(
+            f"At the head of the list is `{best}`, with {board.mean(best, 'auroc'):.3f} in "
+            f"{len(board.of_family(best, 'auroc'))} of {len(board.measured)} families."
+        )
+    if losing:
+        names = ", ".join(f"`{name}` ({board.mean(name, 'auroc'):.3f})" for name in losing)
+        found.append(f"These do worse than plain gradients ({plain:.3f}): {names}.")
+    random = board.mean("random", "auroc")
+    found.append(f"A random order has {random:.3f}, the order of the prompt {board.mean('position', 'auroc'):.3f}.")
+    return found
+
+
+def markdown(board: Board) -> str:
+    """The board as Markdown."""
+    lines = ["# The board", "", _ABOUT, ""]
+    lines += [f"- {sentence}" for sentence in sentences(board)]
+    lines += ["", "![Quality against cost: AUROC over passes for every method](board.svg)", ""]
+    lines += ["The same with examples in the view: [board.html](board.html).", ""]
+    for about, heads, rows in tables(board):
+        lines += [about, "", f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+_ABOUT = (
+    "Every method of this library, and those of Captum, Inseq and the context-cite package, on prompts whose causes "
+    "were planted and confirmed on the model by in-distribution changes. Written by `make board`; the numbers come from "
+    "seeds, the times are those of one machine. Methods of other libraries give no scores for what the model wrote "
+    "before the answer, so that they cannot be right where the written steps decide."
+)
+
+
+def frontier(board: Board) -> str:
+    """AUROC against passes as SVG; a line joins the methods of ours than which none is better for less."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    points = [
+        (board.cost(name, "passes"), board.mean(name, "auroc"), name)
+        for name in board.methods
+        if np.isfinite(board.cost(name, "passes")) and np.isfinite(board.mean(name, "auroc"))
+    ]
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes: Any = figure.add_subplot()
+    axes.set(xscale="log", xlabel="passes (forward passes over prompt and output)", ylabel="AUROC of planted causes")
+    best, line = -1.0, []
+    for cost, quality, _ in sorted(points):
+        if quality > best:
+            best = quality
+            line.append((cost, quality))
+    axes.plot(*zip(*line, strict=True), color="#999999", linewidth=1, zorder=1)
+    axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=24, color="#1f5fbf", zorder=2)
+    for index, (cost, quality, name) in enumerate(sorted(points)):
+        axes.annotate(name, (cost, quality), (5, 5 if index % 2 else -11), textcoords="offset points", fontsize=8)
+    axes.axhline(board.mean("random", "auroc"), color="#999999", linestyle=":", linewidth=1)
+    axes.axvline(FAST, color="#999999", linestyle=":", linewidth=1)
+    written = StringIO()
+    with mpl.rc_context({"svg.hashsalt": "board", "svg.fonttype": "none"}):
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
+
+
+EXAMPLES = ("conjunction", "two_hops", "hijack")
+"""Families of which the page shows a prompt."""
+
+
+def page(board: Board, picture: str) -> str:
+    """The board as a page that loads nothing: what it decides, the picture, examples in the view, the tables."""
+    parts = [f"<h1>The board</h1><p>{_marked(_ABOUT)}</p><ul>"]
+    parts += [f"<li>{_marked(sentence)}</li>" for sentence in sentences(board)]
+    parts += ["</ul><figure>", picture[picture.index("<svg") :], "</figure><h2>Examples</h2>"]
+    for family in EXAMPLES:
+        planted = draw(family, seed=1)
+        results = [
+            at.explain("demo", planted.prompt, output=planted.output, method=name)
+            for name in dict.fromkeys((board.default, board.careful, "leave_one_out"))
+        ]
+        view = results[0].html_view(planted.answer, others=results[1:])
+        parts += [f"<h3>{escape(family)}</h3>", view.notebook()]
+    parts.append("<h2>Numbers</h2>")
+    for about, heads, rows in tables(board):
+        parts += [f"<div class=scroll><table><caption>{_marked(about)}</caption><thead><tr>"]
+        parts += [f'<th scope="col">{escape(head)}</th>' for head in heads]
+        parts.append("</tr></thead><tbody>")
+        for first, *rest in rows:
+            cells = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+            parts.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+        parts.append("</tbody></table></div>")
+    return _PAGE.replace("{content}", "\n".join(parts))
+
+
+def _marked(text: str) -> str:
+    """A sentence with what stands in backticks as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "" if not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>The board of attribution methods</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+figure { margin: 1rem 0; background: #fff; }
+figure svg { width: 100%; height: auto; }
+.scroll { overflow-x: auto; margin: 1.5rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
+caption { text-align: left; max-width: 60rem; padding-bottom: .5rem; }
+th, td { padding: .15rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8884; }
+th[scope=row], thead th:first-child { text-align: left; }
+</style>
+</head>
+<body>
+{content}
+</body>
+</html>
+"""

@@ -1,0 +1,87 @@
+"""Where there is nothing to find, nothing is found: a random model, and scores that were shuffled, are at chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from attribution.explainer import explain
+from attribution.faithfulness.metrics._subject import subject_of
+from attribution.faithfulness.metrics.curves import MorfLerfDifference
+from attribution.faithfulness.metrics.fit import LinearDatamodelingScore
+from attribution.models.local import LocalModel
+from attribution.planted.families import FAMILIES, draw
+from attribution.planted.scores import rated, score
+from attribution.recorded import recorded_problem
+from attribution.result import Attribution
+
+SHORT = [family for family in FAMILIES if family != "needle"]
+
+
+@pytest.fixture(scope="module")
+def untrained(demo: LocalModel) -> LocalModel:
+    """The architecture of the embedded model with random weights."""
+    torch.manual_seed(0)
+    model = type(demo.model)(demo.model.config).eval()
+    return LocalModel(model, demo.tokenizer, name="untrained")
+
+
+def shuffled(result: Attribution, rng: np.random.Generator) -> Attribution:
+    """The same scores, each of another unit."""
+    order = rng.permutation([index for index, unit in enumerate(result.units) if not unit.special])
+    scores = result.scores.copy()
+    scores[:, np.sort(order)] = result.scores[:, order]
+    earlier = None if result.output_scores is None else rng.permuted(result.output_scores, axis=1)
+    return replace(result, scores=scores, output_scores=earlier)
+
+
+@pytest.mark.parametrize("family", SHORT)
+def test_shuffled_scores_are_at_chance_in_every_family(family: str, demo: LocalModel) -> None:
+    rng = np.random.default_rng(0)
+    found: list[dict[str, float]] = []
+    for seed in range(4):
+        planted = draw(family, seed=seed)
+        result = explain(demo, planted.prompt, output=planted.output, units="token", method="input_x_gradient")
+        found += [score(shuffled(result, rng), planted) for _ in range(150)]
+    # A part of several tokens sums up their scores, which are positive on average or negative on average.
+    assert np.nanmean([each["auroc"] for each in found]) == pytest.approx(0.5, abs=0.08)
+
+
+def test_shuffled_scores_predict_nothing(demo: LocalModel) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        planted = draw("conjunction", seed=seed)
+        result = explain(demo, planted.prompt, output=planted.output, method="shapley_sampling")
+        problem = recorded_problem(demo, result)
+        own = {
+            metric: (metric(result, problem, outputs=planted.answer), spread(metric, result, problem, planted, rng))
+            for metric in (LinearDatamodelingScore(), MorfLerfDifference())
+        }
+        for true, by_chance in own.values():
+            assert abs(np.mean(by_chance)) < 3.5 * np.std(by_chance) / np.sqrt(len(by_chance))
+            assert true > np.quantile(by_chance, 0.95)
+        assert subject_of(result, problem).n_players > 10
+
+
+def spread(metric, result, problem, planted, rng) -> list[float]:
+    return [metric(shuffled(result, rng), problem, outputs=planted.answer) for _ in range(60)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["leave_one_out", "shapley_sampling", "input_x_gradient", "attn_lrp", "saliency"])
+def test_a_random_model_gives_no_method_anything_to_find(method: str, untrained: LocalModel) -> None:
+    """What is left is where a cause stands, which a random model's gradients and drops go by too."""
+    found: list[float] = []
+    by_place: list[float] = []
+    for index in range(60):
+        planted = draw("conjunction", Random(f"chance {index}"))
+        result = explain(untrained, planted.prompt, output=planted.output, method=method)
+        found.append(score(result, planted)["auroc"])
+        places = np.arange(len(result.units), dtype=np.float32)
+        by_place.append(score(replace(result, scores=np.tile(places, (len(result.outputs), 1))), planted)["auroc"])
+    assert rated(result, planted)
+    assert np.mean(found) < max(0.5, float(np.mean(by_place))) + 0.1
