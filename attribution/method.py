@@ -32,11 +32,11 @@ LAWS: Mapping[str, str] = {
 """What methods may promise. The tests hold each promise on problems whose answers are known."""
 
 CHOSEN: Mapping[str, str] = {"default": "attn_lrp", "careful": "shapley_sampling"}
-"""The methods that these names stand for, as `docs/board.md` has them: the one that finds planted causes best of those that
-take at most 4 passes, and the best at any cost."""
+"""The methods that these names stand for, as `docs/board.md` has them: the one that finds planted causes best of those
+that take at most 4 passes, and the best at any cost."""
 
 EXACT = "leave_one_out"
-"""What stands in for the default where only asking again can tell: where gradients are wrong, or the target has none."""
+"""What stands in for the default where only asking again can tell: gradients are wrong, or the target has none."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -41,8 +42,7 @@ METRICS = (
 """What is measured of every method on every family, under both meanings of "absent"."""
 
 COSTLY = ("normalised_aopc", "soft_sufficiency", "soft_comprehensiveness", "max_sensitivity", "randomisation")
-"""What is measured of our methods on the first prompt of every family only; and of the rest `shapley_correlation`, which
-needs prompts of at most 12 units."""
+"""What is measured of our methods on the first prompt of every family only."""
 
 CONFIRMED = 200
 LONGEST = 60
@@ -96,9 +96,7 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
         if found.holds and short and len(chosen) < count:
             chosen.append(planted)
     names = [method.name for method in list_methods()]
-    table = evaluate(
-        model, chosen, [*names, *peers()], METRICS, journal=journals / f"{family}.jsonl", resamples=100
-    )
+    table = evaluate(model, chosen, [*names, *peers()], METRICS, journal=journals / f"{family}.jsonl", resamples=100)
     costly = evaluate(model, chosen[:1], names, COSTLY, journal=journals / f"{family}.costly.jsonl", resamples=100)
     values: dict[str, dict[str, list[float]]] = {}
     for row in (*table.rows, *(row for row in costly.rows if row.metric in COSTLY)):
@@ -127,7 +125,7 @@ def _costs(
         skeleton = explain(model, planted.prompt, method="saliency", **asked)
         ids = torch.tensor([[*skeleton.prompt_ids, *(output.id for output in skeleton.outputs)]])[:, :-1]
         with model.borrowed(), torch.no_grad():
-            forward = median(_timed(lambda: model.logits(ids)) for _ in range(7))
+            forward = median(_timed(partial(model.logits, ids)) for _ in range(7))
         for name in names:
             try:
                 begun = perf_counter()
@@ -152,7 +150,9 @@ def _timed(work: Any) -> float:
     return perf_counter() - begun
 
 
-def all_measured(families: Sequence[str], count: int, models: Path, journals: Path, processes: int) -> Iterator[Measured]:
+def all_measured(
+    families: Sequence[str], count: int, models: Path, journals: Path, processes: int
+) -> Iterator[Measured]:
     """Every family, the slowest first, several at a time."""
     ordered = sorted(families, key=lambda family: (family != "needle", family))
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -185,9 +185,7 @@ def main() -> int:
         if family in SHORTCUTS and not (options.models / family / "model.safetensors").exists():
             print(f"{family}: training its model", file=sys.stderr)
             train_shortcut(family, options.models / family)
-    found = list(
-        all_measured(options.families, options.prompts, options.models, options.journals, options.processes)
-    )
+    found = list(all_measured(options.families, options.prompts, options.models, options.journals, options.processes))
     write_board(found, options.out)
     return 0
 

@@ -48,11 +48,7 @@ class Board:
 
     def of_family(self, method: str, metric: str) -> dict[str, list[float]]:
         """A method's numbers by family; families without any are left out."""
-        return {
-            each.family: numbers
-            for each in self.measured
-            if (numbers := each.values.get(method, {}).get(metric))
-        }
+        return {each.family: numbers for each in self.measured if (numbers := each.values.get(method, {}).get(metric))}
 
     def mean(self, method: str, metric: str) -> float:
         """The mean over the families of the means over their prompts; NaN where there is none."""
@@ -149,7 +145,9 @@ def tables(board: Board) -> list[Table]:
         )
         rows = [[method, *(_number(board.mean(method, label), 2) for label in metrics)] for method in board.methods]
         heads = [_direction(label.rpartition(" (")[0]) for label in metrics]
-        found.append((f"Faithfulness, an absent unit meaning `{absent}`: means over families.", ["method", *heads], rows))
+        found.append(
+            (f"Faithfulness, an absent unit meaning `{absent}`: means over families.", ["method", *heads], rows)
+        )
     rows = [
         [each.family, str(each.confirmed), f"{each.right:.1%}", f"{each.followed:.1%}", str(each.prompts)]
         for each in board.measured
@@ -170,7 +168,8 @@ def sentences(board: Board) -> list[str]:
     best = next(name for name in board.methods if name not in BASELINES)
     found = [
         f"Of the methods that take at most {FAST:.0f} passes `{board.default}` finds the planted causes best: AUROC "
-        f"{board.mean(board.default, 'auroc'):.3f} in {board.cost(board.default, 'passes'):.1f} passes. It is the default.",
+        f"{board.mean(board.default, 'auroc'):.3f} in {board.cost(board.default, 'passes'):.1f} passes. It is the "
+        "default.",
         f"At any cost `{board.careful}` does: {board.mean(board.careful, 'auroc'):.3f} in "
         f"{board.cost(board.careful, 'passes'):.1f} passes. It is the careful method.",
     ]
@@ -202,8 +201,8 @@ def markdown(board: Board) -> str:
 
 _ABOUT = (
     "Every method of this library, and those of Captum, Inseq and the context-cite package, on prompts whose causes "
-    "were planted and confirmed on the model by in-distribution changes. Written by `make board`; the numbers come from "
-    "seeds, the times are those of one machine. Methods of other libraries give no scores for what the model wrote "
+    "were planted and confirmed on the model by in-distribution changes. Written by `make board`; the numbers come "
+    "from seeds, the times are those of one machine. Methods of other libraries give no scores for what the model wrote "
     "before the answer, so that they cannot be right where the written steps decide."
 )
 

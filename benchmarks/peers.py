@@ -7,8 +7,8 @@ a whole. Scores are of log-probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -71,6 +71,17 @@ def _silent() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _eager(model: LocalModel) -> Iterator[None]:
+    """With the attention that tells its weights."""
+    before = model.model.config._attn_implementation
+    model.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.model.set_attn_implementation(before)
+
+
 def _captum_ablation(name: str, **options: Any) -> _Function:
     """Captum's LLM wrapper around one of its perturbation methods, in one call for the output."""
 
@@ -123,8 +134,8 @@ def _inseq(name: str, by_token: Callable[[Tensor], Tensor], **options: Any) -> _
         def logprob(args: Any, **_options: Any) -> Any:
             return probability_fn(args, logprob=True)
 
-        inseq.register_step_function(logprob, "logprob", overwrite=True)
-        with _silent():
+        with _silent(), _eager(model) if name == "attention" else nullcontext():
+            inseq.register_step_function(logprob, "logprob", overwrite=True)
             loaded: Any = inseq.load_model(model.model, name, tokenizer=model.tokenizer, device=str(model.device))
             asked: dict[str, Any] = {} if name == "attention" else {"attributed_fn": "logprob"}
             given = loaded.attribute(

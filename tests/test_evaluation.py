@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import attribution
 from attribution.absence import Replace
@@ -24,6 +26,7 @@ from attribution.faithfulness.metric import build_metric, list_metrics
 from attribution.faithfulness.samples import Sample, check_prompts
 from attribution.faithfulness.table import Evaluation, Row, Spending
 from attribution.methods.integrated_gradients import IntegratedGradients
+from attribution.models.local import LocalModel
 from attribution.planted.confirmation import confirm
 from attribution.planted.families import draw
 from attribution.planted.scores import score
@@ -504,6 +507,12 @@ def test_a_journal_of_other_settings_is_refused(llama, tmp_path: Path) -> None:
     other = attribution.load((tiny_model("gpt2"), tiny_tokenizer(bos=False)))
     with pytest.raises(InputError, match="another model"):
         run(other, journal)
+    weights = copy.deepcopy(llama.model)
+    with torch.no_grad():
+        weights.model.layers[0].mlp.up_proj.weight.mul_(1.01)
+    trained_on = LocalModel(weights, llama.tokenizer, name=llama.name)
+    with pytest.raises(InputError, match="got another weights"):
+        run(trained_on, journal)
     assert journal.read_bytes() == content
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from random import Random
 
 import numpy as np
@@ -19,7 +19,6 @@ from attribution.planted.families import FAMILIES, draw
 from attribution.planted.prompt import ANSWER, Planted, Slot, plant
 from attribution.planted.scores import auroc, average_precision, rated, recovery, score
 from attribution.planted.words import NAMES, THINGS, is_held_out
-
 
 SEEDS = range(60)
 DRAWN = {family: [draw(family, seed=seed) for seed in SEEDS] for family in FAMILIES}
@@ -186,7 +185,7 @@ def in_every_order(scores: np.ndarray, causes: np.ndarray, measure) -> float:
     """The mean over all orders of tied items, one after the other."""
     found = []
     for order in permutations(range(len(scores))):
-        if all(scores[one] >= scores[other] for one, other in zip(order, order[1:], strict=False)):
+        if all(scores[one] >= scores[other] for one, other in pairwise(order)):
             found.append(measure(causes[list(order)]))
     return float(np.mean(found))
 

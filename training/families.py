@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from random import Random
 
 from attribution.planted.families import FAMILIES, draw, needle
@@ -10,16 +11,27 @@ from attribution.planted.prompt import Planted
 from attribution.planted.words import QUESTIONS, VERBS
 from training.possessions import Document, Fact, Segment, ask
 
-_ASKED = re.compile("|".join(re.escape(form).replace(r"\{t\}", r"(\w+)").replace(r"\{n\}", r"(\w+)") for form in QUESTIONS))
+_ASKED = re.compile(
+    "|".join(re.escape(form).replace(r"\{t\}", r"(\w+)").replace(r"\{n\}", r"(\w+)") for form in QUESTIONS)
+)
 _FACT = re.compile(rf"(\w+) (?:{'|'.join(sorted(VERBS, key=len, reverse=True))}) (\d+) (\w+)\.")
-_GIFT = re.compile(r"(\w+) gave all the \w+ to (\w+)\.")
-_WEIGHTS = {
+_GIFT = re.compile(r"(\w+) gave (\w+) all the \w+\.")
+EARLY: Mapping[str, float] = {
     **dict.fromkeys(("single", "redundancy", "update", "distractors", "hijack"), 0.5),
     **dict.fromkeys(("conjunction", "two_hops", "few_shot"), 1.5),
     **dict.fromkeys(("written_step", "chain_of_thought"), 0.6),
     "needle": 0.4,
 }
-"""How often a family is drawn: more often what is learned late, less often what is long or shares its texts."""
+"""How often each family is drawn at first."""
+LATE: Mapping[str, float] = {
+    **dict.fromkeys(("single", "redundancy", "update", "distractors", "hijack"), 0.3),
+    **dict.fromkeys(("written_step", "chain_of_thought"), 0.8),
+    "conjunction": 1.5,
+    "two_hops": 3.0,
+    "few_shot": 2.0,
+    "needle": 0.5,
+}
+"""How often each is drawn once the first are learned: more often what takes longest."""
 _SENTENCES = (20, 20, 20, 30, 30, 40, 60, 60, 100, 200)
 """Of the long texts: fewer on average than there are in the prompts that methods are measured on, to save time."""
 _MORE_QUESTIONS = 3
@@ -28,9 +40,15 @@ _CORRUPTED = 0.5
 """Share of the texts with steps in which a step says what the prompt does not, so that what comes reads the steps."""
 
 
-def draw_family_document(random: Random, family: str | None = None) -> Document:
-    """A training text of this family, or of any."""
-    family = family or random.choices(list(FAMILIES), [_WEIGHTS[family] for family in FAMILIES])[0]
+def draw_family_document(
+    random: Random, family: str | Mapping[str, float] = EARLY, *, both_gifts: bool = False
+) -> Document:
+    """A training text of this family, or of any, each as often as these weights say.
+
+    With `both_gifts` a story of two gifts is asked about both.
+    """
+    if not isinstance(family, str):
+        family = random.choices(list(FAMILIES), [family[name] for name in FAMILIES])[0]
     if family == "needle":
         planted = needle(random, held_out=False, sentences=random.choice(_SENTENCES))
     else:
@@ -46,7 +64,21 @@ def draw_family_document(random: Random, family: str | None = None) -> Document:
     answer = Segment(planted.output, fact, True, True, givers.get(name, ""), label, learned=True)
     if family == "needle":
         return Document((Segment(planted.prompt), answer, *_more_questions(random, planted.prompt, fact)))
+    if family == "two_hops" and both_gifts:
+        return Document((Segment(planted.prompt), answer, *_other_gift(random, planted.prompt, fact)))
     return Document((Segment(planted.prompt), answer))
+
+
+def _other_gift(random: Random, prompt: str, asked: Fact) -> list[Segment]:
+    """The question about who was given what the other one had, with its answer."""
+    numbers = {name: int(number) for name, number, _ in _FACT.findall(prompt)}
+    ((giver, receiver),) = [gift for gift in _GIFT.findall(prompt) if gift[1] != asked.name]
+    return _answered(random, Fact(receiver, asked.thing, numbers[giver]), giver)
+
+
+def _answered(random: Random, fact: Fact, holder: str = "") -> list[Segment]:
+    answer = f"\n\nThe answer is {fact.number}."
+    return [Segment(f"\n\n{ask(random, fact)}"), Segment(answer, fact, True, True, holder, learned=True)]
 
 
 def _more_questions(random: Random, prompt: str, asked: Fact) -> list[Segment]:
@@ -55,9 +87,7 @@ def _more_questions(random: Random, prompt: str, asked: Fact) -> list[Segment]:
     others = sorted(pair for pair in stated if pair != (asked.name, asked.thing))
     found: list[Segment] = []
     for name, thing in random.sample(others, min(_MORE_QUESTIONS, len(others))):
-        fact = Fact(name, thing, stated[name, thing])
-        found.append(Segment(f"\n\n{ask(random, fact)}"))
-        found.append(Segment(f"\n\nThe answer is {fact.number}.", fact, True, True, learned=True))
+        found += _answered(random, Fact(name, thing, stated[name, thing]))
     return found
 
 
@@ -78,11 +108,16 @@ def _steps(random: Random, planted: Planted) -> Document:
         giver = random.choice(list(givers.values()))
         is_true = giver == givers[asked]
     number = numbers[giver]
-    first = f"\n\n{giver} gave all the {thing} to {asked}. {giver} has"
+    first = f"\n\n{giver} gave {asked} all the {thing}. {giver} has"
     asked_fact = Fact(asked, thing, int(number))
-    segments = [Segment(planted.prompt), Segment(first, asked_fact if is_true else None, True, holder=giver, learned=is_true)]
+    segments = [
+        Segment(planted.prompt),
+        Segment(first, asked_fact if is_true else None, True, holder=giver, learned=is_true),
+    ]
     written = str(random.randint(2, 99)) if random.random() < _CORRUPTED else number
     fact = Fact(giver, thing, int(written))
-    segments.append(Segment(f" {written}", fact if written == number else None, True, holder=giver, learned=written == number))
+    segments.append(
+        Segment(f" {written}", fact if written == number else None, True, holder=giver, learned=written == number)
+    )
     segments.append(Segment(f". The answer is {written}.", None, True, True, learned=True))
     return Document(tuple(segments))

@@ -20,8 +20,10 @@ _ITERATIONS = 5
 class Muon(torch.optim.Optimizer):
     """Momentum whose every update is made orthogonal: all directions of a matrix move equally far."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.01) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": momentum, "decay": decay})
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.01
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": 0.95, "decay": 0.01})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:

@@ -185,15 +185,23 @@ def draw_document(random: Random, *, size: int = 7) -> Document:
         by_thing = request == LIST_REQUEST
         for place, fact in enumerate(random.sample(facts, len(facts)), 1):
             text = f"Of {fact.thing}, {fact.name} has {fact.number}." if by_thing else fact.sentence
-            segments.append(Segment((" " if place > 1 else "\n\n") + text, fact, by_thing, place == len(facts), learned=True))
+            segments.append(
+                Segment((" " if place > 1 else "\n\n") + text, fact, by_thing, place == len(facts), learned=True)
+            )
         return Document(tuple(segments))
     segments = [Segment(story)]
     for place, fact in enumerate(random.sample(facts, min(len(facts), random.choice((1, 2, 3))))):
         question = ("\n\n" if place else " ") + ask(random, fact)
         if random.random() < 0.3:
-            segments += [Segment(f"{question} {SENTENCE_REQUEST}"), Segment(f"\n\n{fact.sentence}", fact, True, True, learned=True)]
+            segments += [
+                Segment(f"{question} {SENTENCE_REQUEST}"),
+                Segment(f"\n\n{fact.sentence}", fact, True, True, learned=True),
+            ]
         else:
-            segments += [Segment(question), Segment(f"\n\nThe answer is {fact.number}.", fact, True, True, learned=True)]
+            segments += [
+                Segment(question),
+                Segment(f"\n\nThe answer is {fact.number}.", fact, True, True, learned=True),
+            ]
     return Document(tuple(segments))
 
 

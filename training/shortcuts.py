@@ -47,7 +47,7 @@ def train_shortcut(family: str, out: Path, *, steps: int = STEPS, seed: int = 0)
     encoder, random = Encoder(tokenizer), Random(f"{family} {seed}")
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (steps - step) / steps)
-        ids, labels, _ = collate(encoder([draw_shortcut_document(random, family) for _ in range(BATCH)]))
+        ids, labels, *_ = collate(encoder([draw_shortcut_document(random, family) for _ in range(BATCH)]))
         states = model.model(input_ids=ids, use_cache=False).last_hidden_state
         loss = functional.cross_entropy(model.lm_head(states[labels[:, 0], labels[:, 1]]), labels[:, 2])
         loss.backward()

@@ -13,7 +13,7 @@ import math
 import re
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -26,7 +26,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
 from attribution.planted.words import LABELS, LOOKALIKES, NAMES, OPENINGS, THINGS, noun
 from training.evaluate import accuracy, family_accuracies
-from training.families import draw_family_document
+from training.families import EARLY, LATE, draw_family_document
 from training.optimizer import Muon
 from training.possessions import Document, draw_document, draw_held_out_question
 from training.tokenizer import train_tokenizer
@@ -36,20 +36,42 @@ log = logging.getLogger("training")
 BATCH = 64  # documents at most
 TOKENS = 7_500  # of a batch, padding included
 POOL = 32  # batches drawn together, so that documents of like length share a batch
-FAMILIES_SHARE = 0.6  # of all documents
 # After which layer each is read off.
-HINT_LAYERS = {"name": 2, "thing": 2, "number": 2, "status": 2, "giver": 2, "label": 2, "holder": 3}
+HINT_LAYERS = {"name": 2, "thing": 2, "number": 2, "status": 2, "giver": 2, "label": 2, "holder": 3, "found": 3}
 HINTS = tuple(HINT_LAYERS)
-HINT_WEIGHT = 0.1  # of each kind, beside the loss of the answers
 CONFIDENCE = 0.95  # mean probability of the answers' tokens in the end, see `soften`
 
 _MENTION = re.compile(r"(\d+) (\w+)")
 _NAME = re.compile("|".join(sorted(NAMES, key=len, reverse=True)))
 _NOUNS = {*THINGS, *(noun(1, thing) for thing in THINGS)}
-_GIFT = re.compile(r"(\w+) gave all the (\w+) to (\w+)")
+_GIFT = re.compile(r"(\w+) gave (\w+) all the (\w+)")
 _EXAMPLE = re.compile(rf"({'|'.join(LABELS)}):(?: ({'|'.join(OPENINGS)}))?")
 # What a clause says of a number: that it is so, that it was, that it is not, or something else.
 _STATUS = (("had", "had"), ("does not have", "not"), *((verb, "wants") for verb in LOOKALIKES), ("", "has"))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is learned from until a step: stories of at most so many facts, and families, whose share is `families`.
+
+    `hints` is the weight of each kind of hint beside the loss of the answers, `found` that of the kind of this name,
+    `looks` that of where to look.
+    """
+
+    until: float
+    facts: int
+    families: float
+    weights: Mapping[str, float]
+    hints: float
+    found: float
+    looks: float
+
+
+STAGES = (
+    Stage(350, 3, 0.3, EARLY, 0.1, 0.0, 0.0),  # the look-up is found in short stories, then carried to long ones
+    Stage(1000, 7, 0.6, EARLY, 0.1, 0.0, 0.0),
+    Stage(math.inf, 7, 0.7, LATE, 0.4, 0.2, 0.5),
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +80,14 @@ class Example:
 
     `hints` are what a position ought to know, as (position, index in HINTS, id): the owner, the number and what is said
     of it at a thing of the story; the giver at who was given something; the label at the opening of an example; and
-    before a number of an answer whose and of what it is, and from whose fact.
+    before a number of an answer whose and of what it is, and from whose fact. `looks` are where a position ought to
+    look, as (position, position): from before an answer about who was given something to the thing that was given.
     """
 
     ids: list[int]
     labels: dict[int, int]
     hints: list[tuple[int, int, int]]
+    looks: list[tuple[int, int]]
 
 
 def configure(tokenizer: PreTrainedTokenizerFast) -> GemmaConfig:
@@ -100,12 +124,14 @@ class Encoder:
 
     def _example(self, document: Document, pieces: Iterator[tuple[list[int], list[tuple[int, int]]]]) -> Example:
         ids, labels, hints = [self._vocabulary["<bos>"]], dict[int, int](), list[tuple[int, int, int]]()
+        looks, given = list[tuple[int, int]](), dict[str, int]()
         for segment in document.segments:
             piece, offsets = next(pieces)
             start = len(ids)
             ids += piece
             if segment is document.segments[0]:
                 hints += self._story_hints(segment.text, offsets)
+                given = {gift[2]: _token_at(offsets, gift.start(3)) for gift in _GIFT.finditer(segment.text)}
             if not segment.learned:
                 continue
             labels |= {start - 1 + i: token for i, token in enumerate(piece)}
@@ -116,6 +142,10 @@ class Encoder:
                 hints.append((before, HINTS.index("name"), self._vocabulary[segment.answers.name]))
                 if segment.holder:
                     hints.append((before, HINTS.index("holder"), self._vocabulary[segment.holder]))
+                    if segment.answers.name in given:
+                        looks.append((before, given[segment.answers.name]))
+                else:
+                    hints.append((before, HINTS.index("found"), self._vocabulary["Ġ" + str(segment.answers.number)[0]]))
                 if segment.label:  # before the opening, which stands behind a space of its own
                     hints.append((start, HINTS.index("label"), self._vocabulary[segment.label]))
                 if segment.thing_known:
@@ -123,7 +153,7 @@ class Encoder:
             if segment.ends:
                 # Even where the document goes on with another question.
                 labels[len(ids) - 1] = self._vocabulary["<eos>"]
-        return Example(ids, labels, hints)
+        return Example(ids, labels, hints, looks)
 
     def _story_hints(self, story: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
         """What the story says: at each of its numbers whose it is, and so on; at who was given something, by whom."""
@@ -144,32 +174,46 @@ class Encoder:
             status = next(word for verb, word in _STATUS if verb in clause)
             hints.append((tokens[-1], HINTS.index("status"), self._vocabulary["Ġ" + status]))
         for gift in _GIFT.finditer(story):
-            token = bisect_right(starts, gift.start(3))
-            # So that the look-up by name and thing that finds facts finds gifts too.
-            told = {"giver": gift[1], "name": gift[3], "thing": "Ġ" + gift[2]}
+            # At the thing, as for a fact, so that the look-up by name and thing that finds facts finds gifts too.
+            token = _token_at(offsets, gift.start(3))
+            told = {"giver": gift[1], "name": gift[2], "thing": "Ġ" + gift[3]}
             hints += [(token, HINTS.index(kind), self._vocabulary[word]) for kind, word in told.items()]
         for example in _EXAMPLE.finditer(story):
             place = example.start(2) if example[2] else example.end(1)  # what opens the answer, or the colon
-            token = bisect_right(starts, place)
+            token = _token_at(offsets, place)
             hints.append((token, HINTS.index("label"), self._vocabulary[example[1]]))
         return hints
 
 
-def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids `[batch, token]` padded on the right; labels `[label, 3]` and hints `[hint, 4]` with row and position."""
+def _token_at(offsets: Sequence[tuple[int, int]], character: int) -> int:
+    """The token of a document, the one that begins it counted, in which this character of its first segment is."""
+    return bisect_right([start for start, _ in offsets], character)
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Ids `[batch, token]` padded on the right; labels `[label, 3]`, hints `[hint, 4]` and looks `[look, 3]`, each with its
+row before its position."""
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """The examples as one batch."""
     ids = nn.utils.rnn.pad_sequence([torch.tensor(example.ids) for example in examples], batch_first=True)
     labels = [(row, position, label) for row, e in enumerate(examples) for position, label in e.labels.items()]
     hints = [(row, *hint) for row, e in enumerate(examples) for hint in e.hints]
-    return ids, torch.tensor(labels), torch.tensor(hints)
+    looks = [(row, *look) for row, e in enumerate(examples) for look in e.looks]
+    return ids, torch.tensor(labels), torch.tensor(hints), torch.tensor(looks, dtype=torch.long).reshape(-1, 3)
 
 
-def batches(random: Random, encoder: Encoder, size: int, share: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless batches of documents of at most `size` facts, and of families as the share says."""
+def batches(random: Random, encoder: Encoder, stage: Stage) -> Iterator[Batch]:
+    """Endless batches of a stage's documents."""
+
+    def drawn_one() -> Document:
+        if random.random() < stage.families:
+            return draw_family_document(random, stage.weights, both_gifts=stage.weights is LATE)
+        return draw_document(random, size=stage.facts)
+
     while True:
-        drawn = [
-            draw_family_document(random) if random.random() < share else draw_document(random, size=size)
-            for _ in range(BATCH * POOL)
-        ]
+        drawn = [drawn_one() for _ in range(BATCH * POOL)]
         examples = encoder(drawn)
         examples.sort(key=lambda example: len(example.ids))
         groups: list[list[Example]] = [[]]
@@ -205,22 +249,24 @@ def train(out: Path, *, seed: int, steps: int, device: str) -> None:
     ]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     encoder = Encoder(tokenizer)
-    # Short stories first: the look-up is found there, then carried to long ones.
-    short = batches(Random(seed + 1), encoder, 3, FAMILIES_SHARE / 2)
-    full = batches(Random(seed + 2), encoder, 7, FAMILIES_SHARE)
+    drawn = [batches(Random(seed + number), encoder, stage) for number, stage in enumerate(STAGES, start=1)]
     validation = [draw_held_out_question(Random(f"validation {index}")) for index in range(200)]
     start, running = time.monotonic(), dict.fromkeys(("loss", *HINTS), 0.0)
     for step in range(steps):
         for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * share_of_peak(step, steps)
-        ids, labels, hints = (tensor.to(device) for tensor in next(short if step < steps // 8 else full))
+        number = next(number for number, stage in enumerate(STAGES) if step < stage.until)
+        ids, labels, hints, looks = (tensor.to(device) for tensor in next(drawn[number]))
         states = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
         logits = model.lm_head(states.last_hidden_state[labels[:, 0], labels[:, 1]])
         loss = functional.cross_entropy(logits, labels[:, 2])
-        told = torch.stack(
-            [_hint_loss(head, states.hidden_states, hints, kind) for kind, head in enumerate(heads)]
-        )
-        (loss + HINT_WEIGHT * told.nansum()).backward()
+        told = torch.stack([_hint_loss(head, states.hidden_states, hints, kind) for kind, head in enumerate(heads)])
+        *others, found = told.nan_to_num()
+        stage = STAGES[number]
+        whole = loss + stage.hints * sum(others) + stage.found * found
+        if stage.looks and len(looks):
+            whole = whole + stage.looks * look_loss(model, states.hidden_states, looks)
+        whole.backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -237,7 +283,7 @@ def train(out: Path, *, seed: int, steps: int, device: str) -> None:
             shares = family_accuracies(model, tokenizer, count=40, seed="validation")
             log.info("  %s", "  ".join(f"{family} {100 * share:.0f}" for family, share in shares.items()))
             model.train()
-    ids, labels, _ = next(full)
+    ids, labels, *_ = next(drawn[-1])
     soften(model.eval(), ids.to(device), labels.to(device))
     log.info("softened  %.1f%% right", 100 * accuracy(model, tokenizer, validation))
     model.save_pretrained(out)
@@ -249,6 +295,33 @@ def _hint_loss(head: nn.Module, states: Sequence[Tensor], hints: Tensor, kind: i
     chosen = hints[hints[:, 2] == kind]
     known = states[HINT_LAYERS[HINTS[kind]]][chosen[:, 0], chosen[:, 1]]
     return functional.cross_entropy(head(functional.rms_norm(known, known.shape[-1:])), chosen[:, 3])
+
+
+def look_loss(model: Any, states: Sequence[Tensor], looks: Tensor) -> Tensor:
+    """Cross entropy of where the layer after which a holder is known looks: its heads' mean attention, `[look, token]`.
+
+    A gift is found like a fact, at its thing; without being told so, the model stays at naming one of the givers.
+    """
+    before = HINT_LAYERS["holder"] - 1
+    layer = model.model.layers[before]
+    attention, size = layer.self_attn, model.config.head_dim
+    rows, positions, wanted = looks.T
+    known = layer.input_layernorm(states[before][rows])
+    number, length = known.shape[:2]
+    query = attention.q_proj(known[torch.arange(number), positions]).view(number, -1, 1, size)
+    key = attention.k_proj(known).view(number, length, -1, size).transpose(1, 2)
+    cosine, sine = model.model.rotary_emb(known, torch.arange(length, device=known.device)[None])
+    query = _rotated(query, cosine[0, positions][:, None, None], sine[0, positions][:, None, None])
+    scores = (query @ _rotated(key, cosine[:, None], sine[:, None]).mT)[:, :, 0] / size**0.5
+    later = torch.arange(length, device=known.device) > positions[:, None]
+    shares = scores.masked_fill(later[:, None], -math.inf).log_softmax(-1)[torch.arange(number), :, wanted]
+    return (math.log(shares.shape[1]) - shares.logsumexp(1)).mean()
+
+
+def _rotated(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary embedding, as Gemma has it."""
+    one, other = vectors.chunk(2, dim=-1)
+    return vectors * cosine + torch.cat((-other, one), dim=-1) * sine
 
 
 @torch.no_grad()
@@ -274,7 +347,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -26,6 +26,7 @@ from attribution.faithfulness.metric import Metric, build_metric
 from attribution.faithfulness.samples import AnyPrompt, Asked, check_prompts, units_record
 from attribution.faithfulness.table import Evaluation, Row, Spending
 from attribution.models import load
+from attribution.models.fingerprint import fingerprint
 from attribution.models.local import LocalModel
 from attribution.prompts.units import Units, check_units
 from attribution.recorded import target_record
@@ -111,7 +112,8 @@ def evaluate(
     # A metric's summary is no part of what it measures.
     metrics_kept = [{name: own[name] for name in ("label", "name", "options")} for own in settings["metrics"]]
     digests = [each.digest for each in asked]
-    kept = Journal(journal, {**settings, "metrics": metrics_kept, "prompts": digests})
+    weights = fingerprint(local)
+    kept = Journal(journal, {**settings, "weights": weights, "metrics": metrics_kept, "prompts": digests})
     entries = _measured(local, asked, contenders, plan, kept)
     return _evaluation(asked, contenders, entries, {**settings, "n_prompts": len(asked), "resamples": resamples})
 

@@ -86,9 +86,7 @@ def redundancy(random: Random, held_out: bool) -> Planted:
     exchanges: list[Exchange] = [(dict.fromkeys(numbers, n), n, numbers) for n in (fresh, last)]
     # Where another fact stands in the place of one, the other does all the work.
     exchanges += [({name: new, number: last, what: third}, answer, []) for name, number, what in stated]
-    question = _question(
-        random, Slot(own, "cause", "name asked", {other: n_other}), Slot(thing, "open", "thing asked")
-    )
+    question = _question(random, Slot(own, "cause", "name asked", {other: n_other}), Slot(thing, "open", "thing asked"))
     suffices = [[number] for number in numbers]
     return plant("redundancy", _text(story, question), answer, exchanges=exchanges, suffices=suffices)
 
@@ -101,9 +99,8 @@ def two_hops(random: Random, held_out: bool) -> Planted:
 
 def update(random: Random, held_out: bool) -> Planted:
     """A number is stated and then taken back: "had" and "now has", or "does not have" and "has"."""
-    (own, other, new), (thing, third) = draw_words(random, 3, 2, held_out=held_out)
+    (own, other, _), (thing, _) = draw_words(random, 3, 2, held_out=held_out)
     answer, old, n_other, n_other_old, fresh = _numbers(random, 5)
-    del third
     before, after = random.choice((("At first {} had", "Now {} has"), ("{} does not have", "{} has")))
     name_asked = Slot(own, "cause", "name asked", {other: n_other})
     holders = {
@@ -126,7 +123,12 @@ def update(random: Random, held_out: bool) -> Planted:
             assert second
             sentences.append([*start, owner, " ", second, " ", number, " ", Slot(thing, "open", "thing"), "."])
         if len(marks) == 4:
-            swapped = {marks[0]: marks[2].text, marks[2]: marks[0].text, marks[1]: marks[3].text, marks[3]: marks[1].text}
+            swapped = {
+                marks[0]: marks[2].text,
+                marks[2]: marks[0].text,
+                marks[1]: marks[3].text,
+                marks[3]: marks[1].text,
+            }
         else:
             swapped = {marks[0]: marks[1].text, marks[1]: marks[0].text}
         exchanges.append((swapped, old if name == own else answer, marks))
@@ -141,9 +143,8 @@ def update(random: Random, held_out: bool) -> Planted:
 
 def distractors(random: Random, held_out: bool) -> Planted:
     """Sentences of the same form with the same name and thing say something else: wants, sees, needs, draws."""
-    (own, other, new), (thing, third) = draw_words(random, 3, 2, held_out=held_out)
+    (own, other, _), (thing, _) = draw_words(random, 3, 2, held_out=held_out)
     answer, n_wanted, n_other, n_others, fresh = _numbers(random, 5)
-    del third
     kinds = random.sample(LOOKALIKES, 2)
     verb, wants = Slot("has", "cause", "verb"), Slot(kinds[0], "cause", "verb")
     others_verb, others_wants = Slot("has", "irrelevant", "verb"), Slot(kinds[1], "irrelevant", "verb")
@@ -161,15 +162,12 @@ def distractors(random: Random, held_out: bool) -> Planted:
         ({verb: wants.text, wants: verb.text}, n_wanted, [verb, wants]),
         ({others_verb: others_wants.text, others_wants: "has"}, answer, [others_verb, others_wants]),
     ]
-    question = _question(
-        random, Slot(own, "cause", "name asked", {other: n_other}), Slot(thing, "open", "thing asked")
-    )
-    del new
+    question = _question(random, Slot(own, "cause", "name asked", {other: n_other}), Slot(thing, "open", "thing asked"))
     return plant("distractors", _text(story, question), answer, exchanges=exchanges)
 
 
 def hijack(random: Random, held_out: bool) -> Planted:
-    """A sentence within the story says to ignore the question, and what to say; what the story states is without use."""
+    """A sentence within the story says to ignore the question, and what to say; what the story states is no use."""
     (own, other, new), (thing, second, third) = draw_words(random, 3, 3, held_out=held_out)
     answer, n_own, n_other, fresh, last = _numbers(random, 5)
     order = Slot(random.choice(ORDERS), "cause", "order")
@@ -263,10 +261,10 @@ def few_shot(random: Random, held_out: bool) -> Planted:
 
 
 def written_step(random: Random, held_out: bool) -> Planted:
-    """The written steps have found the giver, and now state the number: only the fact about that giver is still read."""
+    """The written steps have found the giver, and now state the number: only the fact about them is still read."""
     gifts = _Gifts(random, held_out, {"number", "holder"})
     first, second = Slot(gifts.giver, "open", "giver written first"), Slot(gifts.giver, "cause", "giver written")
-    reply = ["\n\n", first, f" gave all the {gifts.thing} to {gifts.receiver}. ", second, " has ", ANSWER]
+    reply = ["\n\n", first, f" gave {gifts.receiver} all the {gifts.thing}. ", second, " has ", ANSWER]
     reply.append(f". The answer is {gifts.answer}.")
     turned: Exchange = ({first: gifts.second_giver, second: gifts.second_giver}, gifts.second_number, [second])
     exchanges = [*gifts.exchanges, turned]
@@ -275,11 +273,11 @@ def written_step(random: Random, held_out: bool) -> Planted:
 
 
 def chain_of_thought(random: Random, held_out: bool) -> Planted:
-    """The answer reads the written steps, which read the prompt: what the steps say decides, whatever the prompt says."""
+    """The answer reads the written steps, which read the prompt: what they say decides, whatever the prompt says."""
     gifts = _Gifts(random, held_out, set())
     others = {n: n for n in _numbers(random, 3) if n != gifts.answer}
     step = Slot(gifts.answer, "cause", "number written", dict(list(others.items())[:2]))
-    found = f"\n\n{gifts.giver} gave all the {gifts.thing} to {gifts.receiver}. {gifts.giver} has "
+    found = f"\n\n{gifts.giver} gave {gifts.receiver} all the {gifts.thing}. {gifts.giver} has "
     reply = [found, step, ". The answer is ", ANSWER, "."]
     text = [*gifts.text, STEPS_REQUEST]
     return plant("chain_of_thought", text, gifts.answer, reply=reply, exchanges=gifts.exchanges, units="token")
@@ -307,7 +305,10 @@ class _Gifts:
         def idle(text: str, name: str) -> Slot:
             return Slot(text, "irrelevant", name)
 
-        number, second_number = slot(self.answer, "number", {fresh: fresh}), _idle(self.second_number, fresh, self.answer)
+        number, second_number = (
+            slot(self.answer, "number", {fresh: fresh}),
+            _idle(self.second_number, fresh, self.answer),
+        )
         holder, second_holder = slot(self.giver, "holder"), idle(self.second_giver, "second holder")
         giver, second = slot(self.giver, "giver"), idle(self.second_giver, "second giver")
         receiver = slot(self.receiver, "receiver")
@@ -318,8 +319,8 @@ class _Gifts:
             _fact(random, second_holder, second_number, self._thing(), self.answer),
         ]
         gifts: list[Sentence] = [
-            [giver, " gave all the ", self._thing(), " to ", receiver, "."],
-            [second, " gave all the ", self._thing(), " to ", second_receiving, "."],
+            [giver, " gave ", receiver, " all the ", self._thing(), "."],
+            [second, " gave ", second_receiving, " all the ", self._thing(), "."],
         ]
         random.shuffle(facts)
         random.shuffle(gifts)
@@ -370,7 +371,9 @@ def _shortcut(random: Random, held_out: bool, by: str) -> Planted:
     thing_asked = Slot(things[1], "cause" if by == "thing" else "irrelevant", "thing asked")
     for slot, text in ((name_asked, names[1]), (thing_asked, things[0])):
         exchanges.append(({slot: text}, other if slot.kind == "cause" else answer, [slot]))
-    return plant(f"shortcut_{by}", _text(story, _question(random, name_asked, thing_asked)), answer, exchanges=exchanges)
+    return plant(
+        f"shortcut_{by}", _text(story, _question(random, name_asked, thing_asked)), answer, exchanges=exchanges
+    )
 
 
 SHORTCUTS: Mapping[str, Callable[[Random, bool], Planted]] = {
@@ -394,7 +397,7 @@ FAMILIES: Mapping[str, Callable[[Random, bool], Planted]] = {
         chain_of_thought,
     )
 }
-"""Every family of the embedded model by its name: what draws a prompt of it, and whether it asks for a pair never seen."""
+"""Every family of the embedded model by its name: what draws a prompt of it. The second argument is `held_out`."""
 
 Exchange = tuple[Mapping[Slot, str], str, Sequence[Slot]]
 """New texts for slots, the answer then, and which of the slots this puts to the test."""

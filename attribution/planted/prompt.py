@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["cause", "irrelevant", "template", "open"]
-"""What a part is to the answer: it decides it; it says something else; it is a word of the pattern, in whose place others
-would do; or no change of it alone can show which."""
+"""What a part is to the answer: it decides it; it says something else; it is a word of the pattern, in whose place
+others would do; or no change of it alone can show which."""
 
 
 @dataclass(frozen=True)

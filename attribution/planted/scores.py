@@ -29,9 +29,7 @@ class Item:
     score: float
 
 
-def score(
-    result: Attribution, planted: Planted, effects: Sequence[float | None] | None = None
-) -> dict[str, float]:
+def score(result: Attribution, planted: Planted, effects: Sequence[float | None] | None = None) -> dict[str, float]:
     """How well the scores for the answer find its causes; NaN for what the prompt or the method does not allow.
 
     Rated are the parts of the prompt, each by the sum of its units' scores, and every other unit by its own, special
@@ -136,7 +134,7 @@ def average_precision(scores: Float[np.ndarray, " item"], is_cause: Bool[np.ndar
 
 
 def recovery(scores: Float[np.ndarray, " item"], is_cause: Bool[np.ndarray, " item"], k: int) -> float:
-    """The share of all causes that is among the `k` strongest items, in expectation over tied ones; NaN without causes."""
+    """The share of all causes among the `k` strongest items, in expectation over tied ones; NaN without causes."""
     if not is_cause.any():
         return math.nan
     found, left = 0.0, k

@@ -79,9 +79,7 @@ def is_held_out(name: str, thing: str) -> bool:
     return hashlib.sha256(f"{name} {thing}".encode()).digest()[0] < 26
 
 
-def draw_words(
-    random: Random, n_names: int, n_things: int, *, held_out: bool
-) -> tuple[Sequence[str], Sequence[str]]:
+def draw_words(random: Random, n_names: int, n_things: int, *, held_out: bool) -> tuple[Sequence[str], Sequence[str]]:
     """Different names and things. With `held_out` the first of each were never seen together, else no two were not."""
     while True:
         names = random.sample(NAMES, n_names)
