@@ -19,11 +19,11 @@ from attribution.errors import InputError
 from attribution.estimate import Estimate, estimate
 from attribution.evaluations import Evaluations
 from attribution.local_problem import LocalProblem
-from attribution.method import EXACT, Method, build_method
+from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.outputs import nesting as output_nesting
-from attribution.problem import Budget, OverOutputs, check_budget, check_over_outputs
+from attribution.problem import OverOutputs, check_budget, check_over_outputs
 from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written
@@ -71,7 +71,7 @@ def explain(
     *,
     output: str | Sequence[int] | None = None,
     max_new_tokens: int = 20,
-    method: str | Method = "default",
+    method: str | Method = "leave_one_out",
     units: Units = "word",
     target: str | Contrast | Semantic = "logprob",
     per_output: bool = True,
@@ -92,10 +92,7 @@ def explain(
       template renders; a `Chat`, which has tools and options of the template too; or a `Rendered` prompt.
     - `output`: the text, or the ids, whose causes are asked; None for the greedy continuation of the prompt, of at most
       `max_new_tokens` tokens.
-    - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options; `"default"`, the best of the
-      quick ones, or `"careful"`, the best at any cost (see docs/board.md). Where something is asked that only ablated
-      prompts can tell, a meaning of "absent", a budget, a resumed run or a `Semantic` target, and where a model's
-      gradients are wrong, the default is `"leave_one_out"`.
+    - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
     - `units`: what gets a score: `"token"`, `"word"`, `"sentence"`, `"line"`, `"paragraph"`, `"message"`,
       `"list_item"`, `"code_line"` or `"example"`; a regular expression, whose every match is a unit; or spans,
       `{"document 2": (310, 842)}`, in a chat `(message, start, end)`. What lies outside of matches or spans stays. With
@@ -155,9 +152,6 @@ def explain(
         ablate_special=ablate_special,
         budget=budget,
     )
-    asks_again = (ablation, ablate_special, budget, resume) != ("delete", False, Budget(), None)
-    if method == "default" and (asks_again or not chosen.suits(problem)):
-        chosen = build_method(EXACT)
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))

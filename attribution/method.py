@@ -31,13 +31,6 @@ LAWS: Mapping[str, str] = {
 }
 """What methods may promise. The tests hold each promise on problems whose answers are known."""
 
-CHOSEN: Mapping[str, str] = {"default": "attn_lrp", "careful": "shapley_sampling"}
-"""The methods that these names stand for, as `docs/board.md` has them: the one that finds planted causes best of those
-that take at most 4 passes, and the best at any cost."""
-
-EXACT = "leave_one_out"
-"""What stands in for the default where only asking again can tell: gradients are wrong, or the target has none."""
-
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -92,7 +85,7 @@ class Method(ABC):
         for need in sorted(self.needs):
             reason = problem.lacks(need)
             if reason:
-                able = [method.name for method in list_methods() if method.suits(problem)]
+                able = [method.name for method in list_methods() if method._suits(problem)]
                 raise CapabilityError(
                     f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
                 )
@@ -110,8 +103,7 @@ class Method(ABC):
     def _explains(self, target: str) -> bool:
         return self.targets is None or target in self.targets
 
-    def suits(self, problem: Problem) -> bool:
-        """Whether the problem has what the method needs, and a target that it explains."""
+    def _suits(self, problem: Problem) -> bool:
         return self._explains(problem.target) and not any(map(problem.lacks, self.needs))
 
 
@@ -132,7 +124,7 @@ def list_methods() -> tuple[Method, ...]:
 
 
 def build_method(method: str | Method) -> Method:
-    """The method of this name with its default options, or the method itself; "default" and "careful" are names too.
+    """The method of this name with its default options, or the method itself.
 
     Raises `UnknownMethodError` with the nearest names, and `InputError` for anything that is no method.
     """
@@ -143,7 +135,6 @@ def build_method(method: str | Method) -> Method:
     if not isinstance(method, str):
         raise InputError(f"Expected a method's name or a Method with its options, got {type(method).__name__}.")
     known = _discover()
-    method = CHOSEN.get(method, method)
     if method not in known:
         raise UnknownMethodError(f"Expected a method out of {', '.join(known)}, got {method!r}.")
     return known[method]()

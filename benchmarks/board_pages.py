@@ -202,8 +202,8 @@ def markdown(board: Board) -> str:
 _ABOUT = (
     "Every method of this library, and those of Captum, Inseq and the context-cite package, on prompts whose causes "
     "were planted and confirmed on the model by in-distribution changes. Written by `make board`; the numbers come "
-    "from seeds, the times are those of one machine. Methods of other libraries give no scores for what the model wrote "
-    "before the answer, so that they cannot be right where the written steps decide."
+    "from seeds, the times are those of one machine. Needles are among 20 to 60 sentences. Methods of other libraries "
+    "are not asked about what the model wrote before the answer, so that they cannot be right where its steps decide."
 )
 
 

@@ -7,7 +7,7 @@ a whole. Scores are of log-probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
@@ -28,7 +28,7 @@ _Function = Callable[[LocalModel, Attribution], Scores]
 
 
 def peers() -> list[Scorer]:
-    """A scorer for each method of each library that runs with the installed transformers; see `unusable`."""
+    """A scorer for each method of each library that runs with the installed transformers."""
     functions: dict[str, tuple[_Function, bool]] = {
         "captum feature_ablation": (_captum_ablation("FeatureAblation"), True),
         "captum shapley_sampling": (_captum_ablation("ShapleyValueSampling", n_samples=8), True),
@@ -65,14 +65,14 @@ def _with_special(scores: Scores, result: Attribution) -> Scores:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _silent() -> Generator[None]:
     """What these libraries print is not ours to show."""
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         yield
 
 
 @contextmanager
-def _eager(model: LocalModel) -> Iterator[None]:
+def _eager(model: LocalModel) -> Generator[None]:
     """With the attention that tells its weights."""
     before = model.model.config._attn_implementation
     model.model.set_attn_implementation("eager")

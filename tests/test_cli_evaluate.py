@@ -12,6 +12,8 @@ from attribution.commands.evaluation import read_samples
 from attribution.faithfulness.samples import Sample
 from attribution.prompts.chat import Chat
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "Sam has 3 apples. How many apples does Sam have?"
 
 QUICK = ("--method", "saliency", "--metric", "morf")

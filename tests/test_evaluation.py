@@ -37,6 +37,8 @@ from tests.browser import violations
 from tests.hostile import CORPUS, LONG, hidden
 from tests.tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["one two three four", "six seven nine"]
 QUICKLY = {"max_new_tokens": 2}
 BASELINES = ("random", "position", "leave_one_out")

@@ -21,6 +21,7 @@ BELOW = {
     "saved": set(),
     "surfaces": {"files", "views"},
     "checks": set(),
+    "ranking": set(),
     "prompts": {"checks"},
     "absence": set(),
     "evaluations": set(),
@@ -46,10 +47,12 @@ BELOW = {
         *("question", "recorded", "result", "surfaces", "target", "views"),
     },
     "planted": {
+        "ranking",
         *("explainer", "local_problem", "models", "outputs", "parts", "problem", "prompts", "question", "result"),
         "target",
     },
     "faithfulness": {
+        "ranking",
         *("absence", "checks", "evaluations", "explainer", "files", "frames", "local_problem", "method", "methods"),
         *("models", "outputs", "planted", "problem", "prompts", "question", "recorded", "result", "surfaces"),
         *("target", "views"),

@@ -15,7 +15,6 @@ from attribution.errors import BudgetError, InputError
 from attribution.faithfulness.metric import Metric, build_metric, list_metrics
 from attribution.faithfulness.metrics._masks import held_out_masks
 from attribution.faithfulness.metrics._orders import orders_of
-from attribution.faithfulness.metrics._ranks import average_ranks, correlate, settled
 from attribution.faithfulness.metrics._subject import subject_of
 from attribution.faithfulness.metrics.correlations import LeaveOneOutCorrelation, ShapleyCorrelation
 from attribution.faithfulness.metrics.curves import (
@@ -39,6 +38,7 @@ from attribution.faithfulness.metrics.strongest import (
     Sufficiency,
     TopKDrop,
 )
+from attribution.ranking import average_ranks, correlate, settled
 from tests.games import Game, KnownGame, LinearGame, additive_game, linear_game, random_game
 from tests.scored import scored
 

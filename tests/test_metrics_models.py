@@ -12,18 +12,20 @@ import torch
 from attribution.errors import CapabilityError, UnknownMethodError
 from attribution.explainer import explain
 from attribution.faithfulness.metric import Metric, list_metrics
-from attribution.faithfulness.metrics._ranks import correlate
 from attribution.faithfulness.metrics.curves import Morf, removal_curve
 from attribution.faithfulness.metrics.randomisation import Randomisation, blocks_of, correlations_by_block, shuffle
 from attribution.faithfulness.metrics.sensitivity import MaxSensitivity, moved_embeddings
 from attribution.faithfulness.metrics.soft import SoftComprehensiveness, SoftSufficiency, probabilities
 from attribution.methods.lime import LIME
 from attribution.models.local import LocalModel
+from attribution.ranking import correlate
 from attribution.recorded import recorded_problem
 from tests.games import additive_game
 from tests.scored import scored
 from tests.state import differences, snapshot
 from tests.tiny import ARCHITECTURES, local
+
+pytestmark = pytest.mark.slow
 
 PROMPT = "Sam has 3 apples and Tom has 5 oranges."
 

@@ -18,9 +18,11 @@ from attribution.planted.confirmation import confirm
 from attribution.planted.families import FAMILIES, draw
 from attribution.planted.prompt import ANSWER, Planted, Slot, plant
 from attribution.planted.scores import auroc, average_precision, rated, recovery, score
-from attribution.planted.words import NAMES, THINGS, is_held_out
+from attribution.planted.words import NAMES, THINGS, VERBS, is_held_out
 
 SEEDS = range(60)
+LEARNED = ("single", "conjunction", "redundancy")
+"""What the embedded model was trained on so far."""
 DRAWN = {family: [draw(family, seed=seed) for seed in SEEDS] for family in FAMILIES}
 
 
@@ -66,20 +68,38 @@ def test_a_changed_prompt_is_one_of_the_family(family: str) -> None:
             other = [change.texts.get(index, own[index]) for index in range(len(planted.parts))]
             assert sum(map(len, other)) - sum(map(len, own)) + len(planted.prompt + planted.output) == len(
                 prompt + output
-            ) - (len(change.answer) - len(planted.answered))
+            ) - (len(change.answer) - len(planted.answered)) * (1 + len(planted.repeated))
             assert prompt + output != planted.prompt + planted.output
             for text, part in zip(other, planted.parts, strict=True):
                 assert text in (output if part.written else prompt)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "few_shot"])
-def test_the_answer_is_stated_once_or_as_often_as_the_family_says(family: str) -> None:
-    for planted in DRAWN[family]:
-        stated = len(re.findall(rf"\b{planted.answered}\b", planted.prompt))
-        least = {"redundancy": 2}.get(family, 1)
-        assert stated >= least
-        if family not in ("single", "needle"):  # whose other sentences may hold any number
-            assert stated == least
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_other_number_is_the_answer(family: str) -> None:
+    """Neither in the prompt nor where a change puts another one, so that every answer comes from one place."""
+    for seed in range(300 if family != "needle" else 40):
+        planted = draw(family, seed=seed)
+        times = {"redundancy": 2, "few_shot": 1}.get(family, 1)
+        assert len(re.findall(rf"\b{planted.answered}\b", planted.prompt)) == times
+        for change in planted.changes:
+            stated = re.findall(rf"\b{change.answer}\b", planted.changed(change)[0])
+            if change.answer != planted.answered and family not in ("few_shot", "chain_of_thought"):
+                assert len(stated) == (times if len(change.texts) > 1 else 1), (planted, change)
+
+
+def test_a_changed_output_says_the_changed_answer_throughout() -> None:
+    planted = draw("written_step", seed=1)
+    for change in planted.changes:
+        numbers = re.findall(r"\d+", planted.changed(change)[1])
+        assert set(numbers) == {change.answer}
+
+
+def test_who_gives_has_it_before() -> None:
+    for seed in range(200):
+        prompt = draw("two_hops", seed=seed).prompt
+        for giver in re.findall(r"(\w+) gave", prompt):
+            assert prompt.index(f"{giver} gave") > prompt.index(giver) == re.search(rf"{giver}\b", prompt).start()
+            assert re.search(rf"{giver} (?:{'|'.join(VERBS)}) \d", prompt[: prompt.index(f"{giver} gave")])
 
 
 def test_a_seed_fixes_a_prompt() -> None:
@@ -90,7 +110,7 @@ def test_a_seed_fixes_a_prompt() -> None:
 
 
 def test_families_that_are_none() -> None:
-    with pytest.raises(InputError, match="Expected a family out of single, .*got 'multiple'"):
+    with pytest.raises(InputError, match=r"Expected a family out of single, .*got 'multiple'"):
         draw("multiple")
 
 
@@ -134,13 +154,13 @@ def test_a_reply_is_put_together() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LEARNED)
 def test_the_embedded_model_agrees(family: str, demo: LocalModel) -> None:
-    """Of 20 prompts; the board confirms 200 of each family."""
-    found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(20)]
-    assert sum(each.right for each in found) >= 18
+    """On a sample; 97% in truth would fail this once in 100 samples."""
+    found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(40)]
+    assert sum(each.right for each in found) >= 36
     followed = [one for each in found for one in each.followed]
-    assert np.mean(followed) >= 0.95
+    assert np.mean(followed) >= 0.97
 
 
 def test_effects_are_those_of_scoring_each_changed_prompt(demo: LocalModel) -> None:
@@ -235,30 +255,45 @@ def test_perfect_and_reversed_scores(demo: LocalModel) -> None:
     assert math.isnan(planted_scores(planted, demo, perfect)["effect_correlation"])
 
 
-def test_random_scores_are_at_chance(demo: LocalModel) -> None:
-    rng = np.random.default_rng(0)
-    planted = [draw("conjunction", seed=seed) for seed in range(3)]
-    found = [planted_scores(each, demo, lambda unit, index: rng.normal()) for each in planted for _ in range(100)]
-    assert np.mean([each["auroc"] for each in found]) == pytest.approx(0.5, abs=0.03)
-
-
-def test_a_part_has_the_sum_of_its_units(demo: LocalModel) -> None:
+def test_every_unit_is_rated_and_knows_its_part(demo: LocalModel) -> None:
     planted = draw("hijack", seed=1)
     result = explain(demo, planted.prompt, output=planted.output)
     order = next(index for index, part in enumerate(planted.parts) if part.name == "order")
     part = planted.parts[order]
     own = [i for i, unit in enumerate(result.units) if unit.start < part.end and part.start < unit.end]
     assert len(own) > 2
-    item = next(item for item in rated(result, planted) if item.part == order)
-    assert item.score == pytest.approx(result.total(planted.answer)[own].sum(), rel=1e-5)
+    units = rated(result, planted)
+    assert len(units) == sum(not unit.special for unit in result.units)
+    assert [unit.score for unit in units if unit.part == order] == result.total(planted.answer)[own].tolist()
+    assert {unit.kind for unit in units if unit.part == order} == {"cause"}
+
+
+def test_effects_are_of_parts(demo: LocalModel) -> None:
+    """A part of several units has the sum of their scores; effects that are next to nothing have no order."""
+    planted = draw("hijack", seed=1)
+    order = next(index for index, part in enumerate(planted.parts) if part.name == "order")
+    number = next(index for index, part in enumerate(planted.parts) if part.name == "number ordered")
+    effects = [0.001 * index for index in range(len(planted.parts))]
+    effects[order], effects[number] = 5.0, 2.0
+
+    def values(unit, index: int) -> float:
+        """Each word of the order has less than the number, all of them together have more."""
+        part = planted.parts[order]
+        if part.start < unit.end and unit.start < part.end:
+            return 0.5
+        part = planted.parts[number]
+        return 1.0 if part.start < unit.end and unit.start < part.end else 0.0
+
+    assert planted_scores(planted, demo, values, effects)["effect_correlation"] == pytest.approx(1)
 
 
 def test_what_was_written_is_rated_too(demo: LocalModel) -> None:
     planted = draw("chain_of_thought", seed=1)
     result = explain(demo, planted.prompt, output=planted.output, units="token")
-    items = rated(result, planted)
     (written,) = [index for index, part in enumerate(planted.parts) if part.written]
-    assert [item.part for item in items if item.kind == "cause"] == [written]
+    causes = [unit.part for unit in rated(result, planted) if unit.kind == "cause"]
+    assert causes
+    assert set(causes) == {written}
     assert math.isnan(score(explain(demo, planted.prompt, output=planted.output), planted)["auroc"])
 
 

@@ -26,17 +26,17 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": 0.95, "decay": 0.01})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Moves every matrix that has a gradient."""
         del closure
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape.setdefault(matrix.shape, []).append(matrix)
+                by_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in by_shape.items():
                 updates: list[Tensor] = []
                 for matrix in matrices:
+                    assert matrix.grad is not None  # every matrix is used in every batch
                     mean = self.state[matrix].setdefault("mean", torch.zeros_like(matrix))
                     mean.lerp_(matrix.grad, 1 - group["momentum"])
                     updates.append(matrix.grad.lerp(mean, group["momentum"]))

@@ -22,7 +22,7 @@ from attribution.local_problem import LocalProblem
 from attribution.method import Method, build_method
 from attribution.models.local import LocalModel
 from attribution.planted.confirmation import confirm
-from attribution.planted.scores import score
+from attribution.planted.scores import SCORES, score
 from attribution.prompts.units import Units, check_units
 from attribution.question import ask
 from attribution.result import Attribution
@@ -188,13 +188,15 @@ class Case:
         try:
             found: list[Mapping[str, float]] = [score(result, planted, self._effects) for result in results]
         except AttributionError as error:
-            return [Value("planted causes", "", None, str(error))]
-        return [_mean(name, "", [numbers[name] for numbers in found]) for name in found[0]]
+            return [Value(name, "", None, str(error)) for name in SCORES]
+        return [_mean(name, "", [numbers[name] for numbers in found]) for name in SCORES]
 
 
-def failed(plan: Plan, error: AttributionError) -> Entry:
+def failed(plan: Plan, asked: Asked, error: AttributionError) -> Entry:
     """What a method has on a prompt that it cannot explain: the reason, in the place of every number."""
-    return Entry(tuple(Value(label(metric), absent, None, str(error)) for metric, absent in plan.asked), None)
+    names = [(label(metric), absent) for metric, absent in plan.asked]
+    names += [(name, "") for name in SCORES if asked.planted is not None]
+    return Entry(tuple(Value(name, absent, None, str(error)) for name, absent in names), None)
 
 
 def _mean(metric: str, absent: str, numbers: Sequence[float]) -> Value:

@@ -95,7 +95,9 @@ class _Scored(Contender):
             raise _misfit(scorer, skeleton, f"shape {scores.shape}")
         if not np.isfinite(scores).all():
             raise _misfit(scorer, skeleton, "NaN or infinity")
-        result = case.result_of(scorer.name, scores, signed=scorer.signed)
+        # It says nothing of earlier output tokens, which then do nothing.
+        earlier = np.zeros((len(scores), len(skeleton.outputs))) if case.has_output_units else None
+        result = case.result_of(scorer.name, scores, signed=scorer.signed, output_scores=earlier)
         return Entry(case.measure([result], explained=False), spent)
 
 
@@ -111,7 +113,7 @@ def _misfit(scorer: Scorer, skeleton: Attribution, came: str) -> ScorerMistakeEr
 
 
 class _Ordered(Contender):
-    """Scores that know nothing of the model: the units in some orders, evenly spaced from 1 / n to 1."""
+    """Scores that know nothing of the model: the units in some orders, evenly spaced from -1 to 1."""
 
     def __init__(self, label: str, seed: int) -> None:
         self.label, self.name = label, label
@@ -129,7 +131,7 @@ class _Ordered(Contender):
             rng = np.random.default_rng([self._seed, int(case.asked.digest[:8], 16)])
             drawn = [rng.permutation(n) for _ in range(PAIRS)]
             orders = [order for one in drawn for order in (one, n - 1 - one)]
-        results = [self._result(case, skeleton, (order + 1.0) / n) for order in orders]
+        results = [self._result(case, skeleton, (2 * order + 1.0 - n) / n) for order in orders]
         spent = Spent(0, 0, 0, perf_counter() - begun)
         return Entry(case.measure(results, explained=False), spent)
 

@@ -143,7 +143,7 @@ def _entries(
     try:
         case = Case(model, asked, plan)
     except AttributionError as error:
-        yield from ((one, failed(plan, error)) for one in contenders)
+        yield from ((one, failed(plan, asked, error)) for one in contenders)
         return
     for one in contenders:
         try:
@@ -151,7 +151,7 @@ def _entries(
         except ScorerMistakeError:
             raise
         except AttributionError as error:
-            entry = failed(plan, error)
+            entry = failed(plan, asked, error)
         yield one, entry
 
 

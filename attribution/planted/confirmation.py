@@ -41,7 +41,7 @@ def confirm(model: LocalModel, planted: Planted) -> Confirmation:
 
     Every change makes another prompt of the same family, so that the model is nowhere asked what it has never seen: no
     word is deleted. What is written before the answer is given, what the model makes of it is read. It takes two
-    forward passes for each change, one for the prompt, and those that writing takes.
+    forward passes for each change and for the prompt itself, and those that writing takes.
     """
     ids = model.codec.encode(planted.prompt).ids
     expected = model.codec.encode_output(planted.prompt, ids, planted.output)

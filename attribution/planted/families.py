@@ -36,7 +36,10 @@ def single(random: Random, held_out: bool) -> Planted:
     answer, other, third = _numbers(random, 3)
     number = Slot(answer, "cause", "number", {other: other, third: third})
     story = [_fact(random, Slot(names[0], "open", "name"), number, Slot(things[0], "open", "thing"), answer)]
-    _scatter(random, story, [_filler(random, names, things[1], answer) for _ in range(random.choice((1, 2, 2, 3)))])
+    taken = {answer, other, third}
+    _scatter(
+        random, story, [_filler(random, names, things[1], answer, taken) for _ in range(random.choice((1, 2, 2, 3)))]
+    )
     question = _question(random, Slot(names[0], "open", "name asked"), Slot(things[0], "open", "thing asked"))
     return plant("single", _text(story, question), answer)
 
@@ -64,7 +67,8 @@ def conjunction(random: Random, held_out: bool) -> Planted:
         ({others_thing: second, others_second: thing}, answer, [others_thing, others_second]),
     ]
     if random.random() < 0.4:
-        _scatter(random, story, [_filler(random, (own, other, new), third, answer)])
+        taken = {answer, n_second, n_other, n_last, fresh}
+        _scatter(random, story, [_filler(random, (own, other, new), third, answer, taken)])
     name_asked = Slot(own, "cause", "name asked", {other: n_other})
     thing_asked = Slot(thing, "cause", "thing asked", {second: n_second})
     text = _text(story, _question(random, name_asked, thing_asked))
@@ -87,8 +91,7 @@ def redundancy(random: Random, held_out: bool) -> Planted:
     # Where another fact stands in the place of one, the other does all the work.
     exchanges += [({name: new, number: last, what: third}, answer, []) for name, number, what in stated]
     question = _question(random, Slot(own, "cause", "name asked", {other: n_other}), Slot(thing, "open", "thing asked"))
-    suffices = [[number] for number in numbers]
-    return plant("redundancy", _text(story, question), answer, exchanges=exchanges, suffices=suffices)
+    return plant("redundancy", _text(story, question), answer, exchanges=exchanges)
 
 
 def two_hops(random: Random, held_out: bool) -> Planted:
@@ -98,10 +101,10 @@ def two_hops(random: Random, held_out: bool) -> Planted:
 
 
 def update(random: Random, held_out: bool) -> Planted:
-    """A number is stated and then taken back: "had" and "now has", or "does not have" and "has"."""
+    """A number is stated and taken back: "had" and "now has", "does not have" and "has". The marks decide together."""
     (own, other, _), (thing, _) = draw_words(random, 3, 2, held_out=held_out)
     answer, old, n_other, n_other_old, fresh = _numbers(random, 5)
-    before, after = random.choice((("At first {} had", "Now {} has"), ("{} does not have", "{} has")))
+    void_mark, valid_mark = random.choice((("had", "now has"), ("does not have", "has")))
     name_asked = Slot(own, "cause", "name asked", {other: n_other})
     holders = {
         own: (Slot(answer, "cause", "number", {fresh: fresh}), _idle(old, fresh, answer)),
@@ -111,26 +114,12 @@ def update(random: Random, held_out: bool) -> Planted:
     story: list[Sentence] = []
     for name, (valid, void) in holders.items():
         kind = "cause" if name == own else "irrelevant"
-        sentences: list[Sentence] = []
-        marks: list[Slot] = []
-        for form, number in ((after, valid), (before, void)):
-            ahead, behind = (part.strip() for part in form.split("{}"))
-            slots = [Slot(text, kind, "mark") if text else None for text in (ahead, behind)]
-            marks += [slot for slot in slots if slot]
-            first, second = slots
-            owner = Slot(name, "open", "name")
-            start: Sentence = [first, " "] if first else []
-            assert second
-            sentences.append([*start, owner, " ", second, " ", number, " ", Slot(thing, "open", "thing"), "."])
-        if len(marks) == 4:
-            swapped = {
-                marks[0]: marks[2].text,
-                marks[2]: marks[0].text,
-                marks[1]: marks[3].text,
-                marks[3]: marks[1].text,
-            }
-        else:
-            swapped = {marks[0]: marks[1].text, marks[1]: marks[0].text}
+        marks = [Slot(text, kind, "mark") for text in (valid_mark, void_mark)]
+        sentences: list[Sentence] = [
+            [Slot(name, "open", "name"), " ", mark, " ", number, " ", Slot(thing, "open", "thing"), "."]
+            for mark, number in zip(marks, (valid, void), strict=True)
+        ]
+        swapped = {marks[0]: void_mark, marks[1]: valid_mark}
         exchanges.append((swapped, old if name == own else answer, marks))
         story += random.sample(sentences, 2)
     if random.random() < 0.5:
@@ -204,9 +193,10 @@ def needle(random: Random, held_out: bool, sentences: int | None = None) -> Plan
         if (name, what) != (own, thing) and (held_out or not is_held_out(name, what)):
             pairs[name, what] = None
     verbs = VERBS if random.random() < 0.4 else VERBS[:1]
-    texts = [f"{name} {random.choice(verbs)} {random.randint(2, 99)} {what}." for name, what in pairs][: count - 1]
+    others = [str(n) for n in range(2, 100) if str(n) not in (answer, fresh, last)]
+    texts = [f"{name} {random.choice(verbs)} {random.choice(others)} {what}." for name, what in pairs][: count - 1]
     while len(texts) < count - 1:
-        texts.append(_plain(random, held_out))
+        texts.append(_plain(random, held_out, others))
     random.shuffle(texts)
     tried = set(random.sample(range(count - 1), 3))  # a sentence that says nothing in the place of each of these
     story: list[Sentence] = [
@@ -214,8 +204,8 @@ def needle(random: Random, held_out: bool, sentences: int | None = None) -> Plan
         for place, text in enumerate(texts)
     ]
     verb = random.choice(verbs)
-    said, *others = (f"{own} {verb} {n} {thing}." for n in (answer, fresh, last))
-    fact = Slot(said, "cause", "needle", dict(zip(others, (fresh, last), strict=True)))
+    said, *instead = (f"{own} {verb} {n} {thing}." for n in (answer, fresh, last))
+    fact = Slot(said, "cause", "needle", dict(zip(instead, (fresh, last), strict=True)))
     story.insert(random.randint(0, len(story)), [fact])
     asked = random.choice(QUESTIONS[:1] * 5 + QUESTIONS).format(n=own, t=thing)
     return plant("needle", _text(story, [Slot(asked, "open", "question")]), answer, units="sentence")
@@ -226,17 +216,17 @@ def _says_nothing(text: str) -> str:
     return next(filler for filler in ("Everyone is happy.", "It rained all morning.") if filler != text)
 
 
-def _plain(random: Random, held_out: bool) -> str:
-    """A filler as plain text."""
+def _plain(random: Random, held_out: bool, numbers: Sequence[str]) -> str:
+    """A filler as plain text, with one of these numbers."""
     n, m = random.sample(NAMES, 2)
     thing = random.choice([thing for thing in THINGS if held_out or not is_held_out(n, thing)])
-    return random.choice(FILLERS).format(n=n, m=m, t=thing, k=random.randint(0, 99))
+    return random.choice(FILLERS).format(n=n, m=m, t=thing, k=random.choice(numbers))
 
 
 def few_shot(random: Random, held_out: bool) -> Planted:
     """Two examples with labels answer in different forms; the label at the end says which of them sets the form."""
-    (own, one, two), (thing, second, third) = draw_words(random, 3, 3, held_out=held_out)
-    numbers = _numbers(random, 4)
+    (own, one, two, new), (thing, second, third) = draw_words(random, 4, 3, held_out=held_out)
+    n_own, n_one, n_two = _numbers(random, 3)
     labels, (opening, other, fresh) = random.sample(LABELS, 3), random.sample(OPENINGS, 3)
     right = (
         Slot(labels[0], "cause", "label of the example"),
@@ -247,17 +237,16 @@ def few_shot(random: Random, held_out: bool) -> Planted:
         Slot(other, "irrelevant", "form of the other example", {fresh: opening}),
     )
     examples: list[Piece] = []
-    for (label, form), name, what, number in random.sample(
-        [(right, one, second, numbers[0]), (wrong, two, third, numbers[1])], 2
-    ):
-        examples += [f"{name} has ", _idle(number, numbers[3], opening), f" {what}. How many {what} does {name} have? "]
+    exchanges: list[Exchange] = [({right[0]: labels[1], wrong[0]: labels[0]}, other, [right[0]])]
+    shown = [(right, one, second, n_one), (wrong, two, third, n_two)]
+    for (label, form), name, what, number in random.sample(shown, 2):
+        names = [Slot(name, "irrelevant", "name in an example") for _ in range(2)]
+        exchanges.append((dict.fromkeys(names, new), opening, names))
+        examples += [names[0], f" has {number} {what}. How many {what} does ", names[1], " have? "]
         examples += [label, ": ", form, f" {number}.\n\n"]
     asked = Slot(labels[0], "cause", "label asked", {labels[1]: other})
-    pieces = [*examples, f"{own} has ", _idle(numbers[2], numbers[3], opening), f" {thing}. "]
-    pieces += [f"How many {thing} does {own} have? ", asked, ":"]
-    exchanges: list[Exchange] = [({right[0]: labels[1], wrong[0]: labels[0]}, other, [right[0]])]
-    reply = (" ", ANSWER, f" {numbers[2]}.")
-    return plant("few_shot", pieces, opening, reply=reply, exchanges=exchanges)
+    pieces = [*examples, f"{own} has {n_own} {thing}. How many {thing} does {own} have? ", asked, ":"]
+    return plant("few_shot", pieces, opening, reply=(" ", ANSWER, f" {n_own}."), exchanges=exchanges)
 
 
 def written_step(random: Random, held_out: bool) -> Planted:
@@ -265,7 +254,7 @@ def written_step(random: Random, held_out: bool) -> Planted:
     gifts = _Gifts(random, held_out, {"number", "holder"})
     first, second = Slot(gifts.giver, "open", "giver written first"), Slot(gifts.giver, "cause", "giver written")
     reply = ["\n\n", first, f" gave {gifts.receiver} all the {gifts.thing}. ", second, " has ", ANSWER]
-    reply.append(f". The answer is {gifts.answer}.")
+    reply += [". The answer is ", ANSWER, "."]
     turned: Exchange = ({first: gifts.second_giver, second: gifts.second_giver}, gifts.second_number, [second])
     exchanges = [*gifts.exchanges, turned]
     text = [*gifts.text, STEPS_REQUEST]
@@ -275,8 +264,8 @@ def written_step(random: Random, held_out: bool) -> Planted:
 def chain_of_thought(random: Random, held_out: bool) -> Planted:
     """The answer reads the written steps, which read the prompt: what they say decides, whatever the prompt says."""
     gifts = _Gifts(random, held_out, set())
-    others = {n: n for n in _numbers(random, 3) if n != gifts.answer}
-    step = Slot(gifts.answer, "cause", "number written", dict(list(others.items())[:2]))
+    others = {n: n for n in _numbers(random, 2, gifts.numbers)}
+    step = Slot(gifts.answer, "cause", "number written", others)
     found = f"\n\n{gifts.giver} gave {gifts.receiver} all the {gifts.thing}. {gifts.giver} has "
     reply = [found, step, ". The answer is ", ANSWER, "."]
     text = [*gifts.text, STEPS_REQUEST]
@@ -297,6 +286,7 @@ class _Gifts:
             random, 5, 1, held_out=held_out
         )
         self.answer, self.second_number, fresh = _numbers(random, 3)
+        self.numbers = {self.answer, self.second_number, fresh}
 
         def slot(text: str, name: str, others: Mapping[str, str] | None = None) -> Slot:
             moved = {other: found if name in causes else self.answer for other, found in (others or {}).items()}
@@ -322,9 +312,13 @@ class _Gifts:
             [giver, " gave ", receiver, " all the ", self._thing(), "."],
             [second, " gave ", second_receiving, " all the ", self._thing(), "."],
         ]
-        random.shuffle(facts)
-        random.shuffle(gifts)
-        story = [*facts, *gifts] if random.random() < 0.7 else [facts[0], gifts[0], facts[1], gifts[1]]
+        # Who gives has what is given, before it is given.
+        first = random.random() < 0.5
+        ordered = [(facts[index], gifts[index]) for index in ((0, 1) if first else (1, 0))]
+        if random.random() < 0.7:
+            story = [*(fact for fact, _ in ordered), *random.sample(gifts, 2)]
+        else:
+            story = [sentence for pair in ordered for sentence in pair]
         self.text = _text(story, _question(random, name_asked, self._thing()))
         """The pieces of story and question."""
         self.exchanges: list[Exchange] = [
@@ -406,8 +400,9 @@ Exchange = tuple[Mapping[Slot, str], str, Sequence[Slot]]
 def draw(family: str, random: Random | None = None, *, seed: int = 0, held_out: bool = True) -> Planted:
     """A prompt of this family, drawn from `random`, or by default from the seed.
 
-    With `held_out` it asks about a name and a thing that the embedded model never saw together; without, no two that
-    it names were kept from it. Raises `InputError` for a family that is none.
+    With `held_out` it asks about a name and a thing that the embedded model never saw together (for a shortcut, one of
+    its facts is of such a pair); without, no two that it names were kept from it. Raises `InputError` for a family that
+    is none.
     """
     known = {**FAMILIES, **SHORTCUTS}
     if family not in known:
@@ -415,9 +410,10 @@ def draw(family: str, random: Random | None = None, *, seed: int = 0, held_out: 
     return known[family](Random(f"{family} {seed}") if random is None else random, held_out)
 
 
-def _numbers(random: Random, count: int) -> list[str]:
-    """Different numbers from 2 on, so that things behind them are plural; all of one digit, or any."""
-    return [str(n) for n in random.sample(range(2, random.choice((10, 21, 100, 100))), count)]
+def _numbers(random: Random, count: int, taken: Set[str] = frozenset()) -> list[str]:
+    """Different numbers that are not taken, from 2 on, so that things behind them are plural; small ones, or any."""
+    high = 100 if taken else random.choice((10, 21, 100, 100))
+    return random.sample([str(n) for n in range(2, high) if str(n) not in taken], count)
 
 
 def _idle(number: str, other: str, answer: str) -> Slot:
@@ -442,10 +438,11 @@ def _question(random: Random, name: Slot, thing: Slot) -> Sentence:
     return [filled.get(piece, piece) for piece in re.split(r"(\{[nt]\})", form) if piece]
 
 
-def _filler(random: Random, names: Sequence[str], thing: str, answer: str) -> Sentence:
-    """A sentence that says nothing of what anybody has; its number may be another."""
+def _filler(random: Random, names: Sequence[str], thing: str, answer: str, taken: set[str]) -> Sentence:
+    """A sentence that says nothing of what anybody has; its number may be another, and neither is taken elsewhere."""
     one, other = random.sample(names, 2)
-    number, fresh = _numbers(random, 2)
+    number, fresh = _numbers(random, 2, taken)
+    taken |= {number, fresh}
     filled = {
         "{n}": Slot(one, "irrelevant", "name in a filler"),
         "{m}": Slot(other, "irrelevant", "name in a filler"),

@@ -48,14 +48,14 @@ class Planted:
     output: str
     """The right continuation, without the token that ends it."""
     answer: tuple[int, int]
-    """The characters of the output whose causes are asked."""
+    """The characters of the output whose causes are asked: the answer, where it first stands."""
     parts: tuple[Part, ...]
     """In the order of the prompt, then of the output."""
     changes: tuple[Change, ...]
     units: str = "word"
     """What it is to be explained in."""
-    suffices: tuple[tuple[int, ...], ...] = ()
-    """Sets of causes of which each does all the work: the parts of the others may be gone, and the answer stays."""
+    repeated: tuple[tuple[int, int], ...] = ()
+    """The characters of the output in which the answer stands again, behind where it first does."""
 
     @property
     def answered(self) -> str:
@@ -64,18 +64,18 @@ class Planted:
 
     def changed(self, change: Change) -> tuple[str, str]:
         """The prompt and its right output with this change made."""
-        written = {part.start: part for part in self.parts if part.written}
-        output = self.output[: self.answer[0]] + change.answer + self.output[self.answer[1] :]
-        if written and max(written) > self.answer[0]:
-            raise ValueError("A written part stands before the answer.")
-        prompt = self.prompt
-        for index in sorted(change.texts, reverse=True):
-            part, text = self.parts[index], change.texts[index]
-            if part.written:
-                output = output[: part.start] + text + output[part.end :]
-            else:
-                prompt = prompt[: part.start] + text + prompt[part.end :]
-        return prompt, output
+        own = [(self.parts[index], text) for index, text in change.texts.items()]
+        asked = {(part.start, part.end): text for part, text in own if not part.written}
+        written = {(part.start, part.end): text for part, text in own if part.written}
+        written |= dict.fromkeys((self.answer, *self.repeated), change.answer)
+        return _spliced(self.prompt, asked), _spliced(self.output, written)
+
+
+def _spliced(text: str, others: Mapping[tuple[int, int], str]) -> str:
+    """The text with others in the place of these stretches of it, which do not overlap."""
+    for (start, end), other in sorted(others.items(), reverse=True):
+        text = text[:start] + other + text[end:]
+    return text
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Slot:
 
 Piece = str | Slot
 ANSWER = "{}"
-"""In a reply, where the answer stands."""
+"""In a reply, where the answer stands, once or again."""
 REPLY: tuple[Piece, ...] = ("\n\nThe answer is ", ANSWER, ".")
 
 
@@ -105,7 +105,6 @@ def plant(
     reply: Sequence[Piece] = REPLY,
     exchanges: Sequence[tuple[Mapping[Slot, str], str, Sequence[Slot]]] = (),
     units: str = "word",
-    suffices: Sequence[Sequence[Slot]] = (),
 ) -> Planted:
     """The planted prompt that these pieces make, one after the other, and `reply` after them.
 
@@ -114,7 +113,7 @@ def plant(
     parts: list[Part] = []
     index_of: dict[Slot, int] = {}
     whole = ["", ""]
-    asked = (0, 0)
+    answers: list[tuple[int, int]] = []
     for written, some in enumerate((pieces, reply)):
         for piece in some:
             text = piece.text if isinstance(piece, Slot) else answer if piece == ANSWER else piece
@@ -123,7 +122,7 @@ def plant(
                 index_of[piece] = len(parts)
                 parts.append(Part(start, end, piece.kind, piece.name, bool(written)))
             elif piece == ANSWER:
-                asked = (start, end)
+                answers.append((start, end))
             whole[written] += text
     changes = [
         Change({index: text}, other, (index,))
@@ -138,9 +137,9 @@ def plant(
         family=family,
         prompt=whole[0],
         output=whole[1],
-        answer=asked,
+        answer=answers[0],
         parts=tuple(parts),
         changes=tuple(changes),
         units=units,
-        suffices=tuple(tuple(index_of[slot] for slot in group) for group in suffices),
+        repeated=tuple(answers[1:]),
     )

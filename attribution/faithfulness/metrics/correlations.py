@@ -12,10 +12,10 @@ from jaxtyping import Float64
 
 from attribution.faithfulness.metric import Metric
 from attribution.faithfulness.metrics._options import check_choice
-from attribution.faithfulness.metrics._ranks import Correlation, correlate, settled
 from attribution.faithfulness.metrics._subject import ROUNDING, Subject, subject_of
 from attribution.outputs import Outputs
 from attribution.problem import Problem
+from attribution.ranking import Correlation, correlate, settled
 from attribution.result import Attribution
 
 MOST = 12

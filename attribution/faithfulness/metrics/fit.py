@@ -12,10 +12,10 @@ from jaxtyping import Float64
 from attribution.checks import check_count
 from attribution.faithfulness.metric import Metric
 from attribution.faithfulness.metrics._masks import held_out_masks
-from attribution.faithfulness.metrics._ranks import correlate, settled
 from attribution.faithfulness.metrics._subject import ROUNDING, subject_of
 from attribution.outputs import Outputs
 from attribution.problem import Problem
+from attribution.ranking import correlate, settled
 from attribution.result import Attribution
 
 

@@ -15,11 +15,11 @@ from torch import nn
 from attribution.errors import CapabilityError
 from attribution.faithfulness.metric import Metric
 from attribution.faithfulness.metrics._again import ask_again, explain_again, local_model
-from attribution.faithfulness.metrics._ranks import correlate
 from attribution.faithfulness.metrics._subject import subject_of
 from attribution.models.local import LocalModel
 from attribution.outputs import Outputs
 from attribution.problem import Problem
+from attribution.ranking import correlate
 from attribution.result import Attribution
 
 

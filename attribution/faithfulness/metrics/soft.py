@@ -15,10 +15,10 @@ from torch import Tensor
 from attribution.checks import check_count
 from attribution.faithfulness.metric import Metric
 from attribution.faithfulness.metrics._options import check_choice
-from attribution.faithfulness.metrics._ranks import average_ranks
 from attribution.faithfulness.metrics._subject import ROUNDING, Subject, subject_of
 from attribution.outputs import Outputs
 from attribution.problem import Need, Place, Problem, here
+from attribution.ranking import average_ranks
 from attribution.result import Attribution
 
 Mapping = Literal["range", "rank"]
