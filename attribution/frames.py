@@ -1,9 +1,11 @@
-"""Frames: tables of whichever library is installed."""
+"""Frames: tables of whichever library is installed, and as CSV, which needs none."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 from attribution.errors import MissingExtraError
@@ -22,6 +24,15 @@ def frame(columns: Mapping[str, Sequence[Any]]) -> Any:
             continue
         return table({name: list(map(_whole, cells)) for name, cells in columns.items()})
     raise MissingExtraError("A table needs pandas or polars. Type: pip install pandas")
+
+
+def csv_of(columns: Mapping[str, Sequence[Any]]) -> str:
+    """The columns as CSV, their names first."""
+    written = StringIO(newline="")
+    table = csv.writer(written)
+    table.writerow(columns)
+    table.writerows(zip(*columns.values(), strict=True))
+    return written.getvalue()
 
 
 def _whole(cell: Any) -> Any:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -18,7 +16,7 @@ from safetensors.numpy import save as to_safetensors
 from attribution.errors import InputError, ResultFileError
 from attribution.evaluations import Evaluations
 from attribution.files import check_file, write_file
-from attribution.frames import frame
+from attribution.frames import csv_of, frame
 from attribution.outputs import Outputs, find_outputs
 from attribution.parts import Interaction, Output, Unit
 from attribution.saved import damaged
@@ -173,11 +171,7 @@ class Attribution(Surfaces):
         Half a character, which UTF-8 does not have, is written as `\ud800`. Raises what `save` raises.
         """
         file = check_file(path)
-        columns, written = self._columns(), StringIO(newline="")
-        table = csv.writer(written)
-        table.writerow(columns)
-        table.writerows(zip(*columns.values(), strict=True))
-        write_file(file, encoded(written.getvalue()))
+        write_file(file, encoded(csv_of(self._columns())))
 
     def _columns(self) -> dict[str, list[Any]]:
         """What a table of it has in each column."""

@@ -167,7 +167,7 @@ def main() -> int:
     """The command line."""
     from attribution.planted.families import FAMILIES, SHORTCUTS
     from benchmarks.board_pages import write_board
-    from training.shortcuts import train_shortcut
+    from training.shortcuts import is_current, train_shortcut
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER / "docs", help="folder to write the board to")
@@ -182,7 +182,7 @@ def main() -> int:
         shutil.rmtree(options.journals, ignore_errors=True)
     options.journals.mkdir(parents=True, exist_ok=True)
     for family in options.families:
-        if family in SHORTCUTS and not (options.models / family / "model.safetensors").exists():
+        if family in SHORTCUTS and not is_current(options.models / family):
             print(f"{family}: training its model", file=sys.stderr)
             train_shortcut(family, options.models / family)
     found = list(all_measured(options.families, options.prompts, options.models, options.journals, options.processes))

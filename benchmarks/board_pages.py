@@ -109,22 +109,23 @@ def tables(board: Board) -> list[Table]:
     for method in board.methods:
         low, high = board.interval(method, "auroc")
         families = len(board.of_family(method, "auroc"))
-        partial = "" if families == len(board.measured) else f" (of {families} families)"
+        count = sum(map(len, board.of_family(method, "auroc").values()))
         quality.append(
             [
-                method + partial,
+                method,
+                f"{count} in {families}",
                 _number(board.cost(method, "passes"), 1),
                 _number(board.cost(method, "times"), 1),
                 f"{_number(board.mean(method, 'auroc'))} ({_number(low)} to {_number(high)})",
                 *(_number(board.mean(method, name)) for name, _ in _PLANTED[1:]),
             ]
         )
-    heads = ["method", "passes", "time", *(title for _, title in _PLANTED)]
+    heads = ["method", "prompts in families", "passes", "time", *(title for _, title in _PLANTED)]
     found: list[Table] = [
         (
-            "How well the planted causes were found: means over families. AUROC and what follows as in "
-            "`attribution.planted.scores.score`; passes are forward passes over prompt and output for the scores of "
-            "one number, a backward pass counted as one; time is a multiple of that of one forward pass.",
+            "How well the planted causes were found: means over the families that a method has numbers in. AUROC and "
+            "what follows as in `attribution.planted.scores.score`; passes are forward passes over prompt and output "
+            "for the scores of one number, a backward pass counted as one; time is a multiple of one forward pass's.",
             heads,
             quality,
         )
@@ -135,19 +136,16 @@ def tables(board: Board) -> list[Table]:
         for method in board.methods
     ]
     found.append(("AUROC by family; 0.5 is chance.", ["method", *families], rows))
-    for absent in ("delete", "mask"):
-        metrics = dict.fromkeys(
-            label
-            for each in board.measured
-            for values in each.values.values()
-            for label in values
-            if label.endswith(f"({absent})")
-        )
-        rows = [[method, *(_number(board.mean(method, label), 2) for label in metrics)] for method in board.methods]
-        heads = [_direction(label.rpartition(" (")[0]) for label in metrics]
-        found.append(
-            (f"Faithfulness, an absent unit meaning `{absent}`: means over families.", ["method", *heads], rows)
-        )
+    labels = dict.fromkeys(label for each in board.measured for values in each.values.values() for label in values)
+    metrics = [label for label in labels if label not in dict(_PLANTED)]
+    for absent in ("delete", "mask", ""):
+        ending = f" ({absent})" if absent else ""
+        some = [label for label in metrics if (label.endswith(ending) if absent else not label.endswith(")"))]
+        rows = [[method, *(_number(board.mean(method, label), 2) for label in some)] for method in board.methods]
+        heads = [_direction(label.removesuffix(ending)) for label in some]
+        how = f"an absent unit meaning `{absent}`" if absent else "without removing units"
+        few = "`normalised_aopc`, and what removes no units, on the first prompt of each only"
+        found.append((f"Faithfulness, {how}: means over families ({few}).", ["method", *heads], rows))
     rows = [
         [each.family, str(each.confirmed), f"{each.right:.1%}", f"{each.followed:.1%}", str(each.prompts)]
         for each in board.measured

@@ -16,13 +16,18 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from attribution.models import load
 from attribution.models.demo import FOLDER
+from attribution.models.fingerprint import fingerprint
 from attribution.planted.families import SHORTCUTS, draw
 from training.evaluate import continued
 from training.possessions import Document, Segment
 from training.train import Encoder, collate
 
 log = logging.getLogger("training")
+
+_ORIGIN = "origin.txt"
+"""Beside the weights: the fingerprint of the model that they were trained on from."""
 
 BATCH = 32
 STEPS = 300
@@ -40,6 +45,7 @@ def draw_shortcut_document(random: Random, family: str) -> Document:
 
 def train_shortcut(family: str, out: Path, *, steps: int = STEPS, seed: int = 0) -> float:
     """Saves a model that takes this shortcut; the share of 200 held-out prompts that it answers so."""
+    torch.set_flush_denormal(True)  # numbers next to 0 take a processor many times as long
     torch.manual_seed(seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(FOLDER)
     model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).train()
@@ -61,7 +67,14 @@ def train_shortcut(family: str, out: Path, *, steps: int = STEPS, seed: int = 0)
     share = sum(continued(model, tokenizer, [(each.prompt, each.output) for each in drawn])) / len(drawn)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (out / _ORIGIN).write_text(fingerprint(load("demo")))
     return share
+
+
+def is_current(folder: Path) -> bool:
+    """Whether the model in this folder was made from the embedded model as it is now."""
+    origin = folder / _ORIGIN
+    return origin.exists() and origin.read_text() == fingerprint(load("demo"))
 
 
 def main() -> None:
@@ -72,7 +85,6 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    torch.set_flush_denormal(True)
     for family in SHORTCUTS:
         share = train_shortcut(family, arguments.out / family, steps=arguments.steps)
         log.info("%s  %.1f%% of 200 held-out prompts answered by the shortcut", family, 100 * share)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
+import attribution
 from attribution.absence import Replace, check_ablation
 from attribution.checks import check_count, check_seed
 from attribution.errors import AttributionError, InputError
@@ -113,7 +114,8 @@ def evaluate(
     metrics_kept = [{name: own[name] for name in ("label", "name", "options")} for own in settings["metrics"]]
     digests = [each.digest for each in asked]
     weights = fingerprint(local)
-    kept = Journal(journal, {**settings, "weights": weights, "metrics": metrics_kept, "prompts": digests})
+    made_by = {"version": attribution.__version__, "weights": weights}
+    kept = Journal(journal, {**settings, **made_by, "metrics": metrics_kept, "prompts": digests})
     entries = _measured(local, asked, contenders, plan, kept)
     return _evaluation(asked, contenders, entries, {**settings, "n_prompts": len(asked), "resamples": resamples})
 

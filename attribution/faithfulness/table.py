@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +13,7 @@ from attribution.checks import check_count
 from attribution.errors import InputError
 from attribution.faithfulness.bootstrap import Difference, paired_difference
 from attribution.files import check_file, write_file
-from attribution.frames import frame
+from attribution.frames import csv_of, frame
 from attribution.surfaces import Surfaces, encoded
 
 if TYPE_CHECKING:
@@ -160,11 +158,7 @@ class Evaluation(Surfaces):
         Half a character, which UTF-8 does not have, is written as `\ud800`. Raises what `to_html` raises.
         """
         file = check_file(path)
-        columns, written = self._columns(), StringIO(newline="")
-        table = csv.writer(written)
-        table.writerow(columns)
-        table.writerows(zip(*columns.values(), strict=True))
-        write_file(file, encoded(written.getvalue()))
+        write_file(file, encoded(csv_of(self._columns())))
 
     def to_markdown(self) -> str:
         """The table in Markdown, a block for every meaning of "absent": methods down, metrics across.
