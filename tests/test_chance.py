@@ -65,10 +65,10 @@ def test_scores_that_are_all_the_same_are_at_chance(family: str, demo: LocalMode
 def test_shuffled_scores_are_at_chance_in_every_family(family: str, method: str, demo: LocalModel) -> None:
     rng = np.random.default_rng(0)
     found: list[float] = []
-    for seed in range(3):
+    for seed in range(2):
         planted = draw(family, seed=seed)
         result = explain(demo, planted.prompt, output=planted.output, units=planted.units, method=method)
-        found += [score(shuffled(result, rng), planted)["auroc"] for _ in range(100)]
+        found += [score(shuffled(result, rng), planted)["auroc"] for _ in range(50)]
     if (
         family == "chain_of_thought"
     ):  # whose one cause stands among the written tokens, which are shuffled by themselves
@@ -93,16 +93,16 @@ def test_shuffled_scores_predict_nothing(demo: LocalModel) -> None:
 
 
 def spread(metric, result, problem, planted, rng) -> list[float]:
-    return [metric(shuffled(result, rng), problem, outputs=planted.answer) for _ in range(60)]
+    return [metric(shuffled(result, rng), problem, outputs=planted.answer) for _ in range(40)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["leave_one_out", "shapley_sampling", "input_x_gradient", "attn_lrp", "saliency"])
+@pytest.mark.parametrize("method", ["leave_one_out", "input_x_gradient", "attn_lrp", "saliency"])
 def test_a_random_model_gives_no_method_anything_to_find(method: str, untrained: LocalModel) -> None:
     """What is left is where a cause stands, which a random model's gradients and drops go by too."""
     found: list[float] = []
     by_place: list[float] = []
-    for index in range(60):
+    for index in range(25):
         planted = draw("conjunction", Random(f"chance {index}"))
         result = explain(untrained, planted.prompt, output=planted.output, method=method)
         found.append(score(result, planted)["auroc"])
