@@ -57,7 +57,7 @@ def test_the_card_states_the_measured_share() -> None:
 
 def test_it_is_small_and_safe() -> None:
     files = [file for file in FOLDER.iterdir() if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 12_000_000
+    assert sum(file.stat().st_size for file in files) <= 6_000_000
     assert {file.suffix for file in files} <= {".json", ".safetensors", ".md", ".py"}
 
 
