@@ -61,7 +61,7 @@ def test_scores_that_are_all_the_same_are_at_chance(family: str, demo: LocalMode
 
 
 @pytest.mark.parametrize("method", ["saliency", "input_x_gradient"])
-@pytest.mark.parametrize("family", SHORT)
+@pytest.mark.parametrize("family", [family for family in SHORT if family != "chain_of_thought"])
 def test_shuffled_scores_are_at_chance_in_every_family(family: str, method: str, demo: LocalModel) -> None:
     rng = np.random.default_rng(0)
     found: list[float] = []
@@ -69,10 +69,6 @@ def test_shuffled_scores_are_at_chance_in_every_family(family: str, method: str,
         planted = draw(family, seed=seed)
         result = explain(demo, planted.prompt, output=planted.output, units=planted.units, method=method)
         found += [score(shuffled(result, rng), planted)["auroc"] for _ in range(50)]
-    if (
-        family == "chain_of_thought"
-    ):  # whose one cause stands among the written tokens, which are shuffled by themselves
-        return
     assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / np.sqrt(len(found))
 
 
