@@ -14,7 +14,8 @@ from attribution.faithfulness.metrics._subject import subject_of
 from attribution.faithfulness.metrics.curves import MorfLerfDifference
 from attribution.faithfulness.metrics.fit import LinearDatamodelingScore
 from attribution.models.local import LocalModel
-from attribution.planted.families import FAMILIES, draw, needle
+from attribution.planted.families import FAMILIES, draw
+from attribution.planted.needles import needle
 from attribution.planted.scores import rated, score
 from attribution.recorded import recorded_problem
 from attribution.result import Attribution

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from random import Random
 
-from attribution.planted.families import FAMILIES, draw, needle
+from attribution.planted.families import FAMILIES, draw
+from attribution.planted.needles import needle
 from attribution.planted.prompt import Planted
 from attribution.planted.words import QUESTIONS, VERBS
 from training.possessions import Document, Fact, Segment, ask
@@ -16,39 +17,26 @@ _ASKED = re.compile(
 )
 _FACT = re.compile(rf"(\w+) (?:{'|'.join(sorted(VERBS, key=len, reverse=True))}) (\d+) (\w+)\.")
 _GIFT = re.compile(r"(\w+) gave (\w+) all the \w+\.")
-EARLY: Mapping[str, float] = {
-    **dict.fromkeys(("single", "redundancy", "update", "distractors", "hijack"), 0.5),
-    **dict.fromkeys(("conjunction", "two_hops", "few_shot"), 1.5),
-    **dict.fromkeys(("written_step", "chain_of_thought"), 0.6),
-    "needle": 0.4,
+WEIGHTS: Mapping[str, float] = {
+    **dict.fromkeys(("single", "redundancy"), 0.3),
+    **dict.fromkeys(("update", "distractors", "hijack"), 0.5),
+    **dict.fromkeys(("conjunction", "needle", "written_step", "chain_of_thought"), 0.8),
+    "few_shot": 1.0,
+    "two_hops": 2.0,
 }
-"""How often each family is drawn at first."""
-LATE: Mapping[str, float] = {
-    **dict.fromkeys(("single", "redundancy", "update", "distractors", "hijack"), 0.3),
-    **dict.fromkeys(("written_step", "chain_of_thought"), 0.8),
-    "conjunction": 1.5,
-    "two_hops": 3.0,
-    "few_shot": 2.0,
-    "needle": 0.5,
-}
-"""How often each is drawn once the first are learned: more often what takes longest."""
-_SENTENCES = (20, 20, 20, 30, 30, 40, 60, 60, 100, 200)
+"""How often each family is drawn: more often what takes longest."""
+_SENTENCES = (20, 20, 20, 30, 30, 40, 60, 60, 100, 150, 200)
 """Of the long texts: fewer on average than there are in the prompts that methods are measured on, to save time."""
-_MORE_QUESTIONS = 3
+_MORE_QUESTIONS = 6
 """Of a long text, since most of the work is to read it."""
 _CORRUPTED = 0.5
 """Share of the texts with steps in which a step says what the prompt does not, so that what comes reads the steps."""
 
 
-def draw_family_document(
-    random: Random, family: str | Mapping[str, float] = EARLY, *, both_gifts: bool = False
-) -> Document:
-    """A training text of this family, or of any, each as often as these weights say.
-
-    With `both_gifts` a story of two gifts is asked about both.
-    """
-    if not isinstance(family, str):
-        family = random.choices(list(FAMILIES), [family[name] for name in FAMILIES])[0]
+def draw_family_document(random: Random, family: str = "") -> Document:
+    """A training text of this family, or of any, each as often as `WEIGHTS` says."""
+    if not family:
+        family = random.choices(list(FAMILIES), [WEIGHTS[name] for name in FAMILIES])[0]
     if family == "needle":
         planted = needle(random, held_out=False, sentences=random.choice(_SENTENCES))
     else:
@@ -64,7 +52,7 @@ def draw_family_document(
     answer = Segment(planted.output, fact, True, True, givers.get(name, ""), label, learned=True)
     if family == "needle":
         return Document((Segment(planted.prompt), answer, *_more_questions(random, planted.prompt, fact)))
-    if family == "two_hops" and both_gifts:
+    if family == "two_hops":
         return Document((Segment(planted.prompt), answer, *_other_gift(random, planted.prompt, fact)))
     return Document((Segment(planted.prompt), answer))
 

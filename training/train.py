@@ -1,8 +1,8 @@
 """Trains the embedded model from scratch and writes its folder: `python -m training.train OUT`.
 
-A 5-layer decoder of the Gemma architecture, initialised and fed from one seed. Everything it learns comes from
-`possessions.py` and `families.py`. See README.md beside this file for the recipe, the time it takes and what was
-measured.
+A decoder of the Gemma architecture, initialised and fed from one seed: four layers learn stories, then a fifth is put
+between them and all families are learned. Everything it learns comes from `possessions.py` and `families.py`. See
+README.md beside this file for the recipe, the time it takes and what was measured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import re
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
 from attribution.planted.words import LABELS, LOOKALIKES, NAMES, OPENINGS, THINGS, noun
 from training.evaluate import accuracy, family_accuracies
-from training.families import EARLY, LATE, draw_family_document
+from training.families import draw_family_document
 from training.optimizer import Muon
 from training.possessions import Document, draw_document, draw_held_out_question
 from training.tokenizer import train_tokenizer
@@ -37,8 +37,10 @@ BATCH = 64  # documents at most
 TOKENS = 7_500  # of a batch, padding included
 POOL = 32  # batches drawn together, so that documents of like length share a batch
 # After which layer each is read off.
-HINT_LAYERS = {"name": 2, "thing": 2, "number": 2, "status": 2, "giver": 2, "label": 2, "holder": 3, "found": 3}
+HINT_LAYERS = {"name": 2, "thing": 2, "number": 2, "status": 2, "giver": 2, "label": 2, "holder": 3}
 HINTS = tuple(HINT_LAYERS)
+HINT_WEIGHT = 0.1  # of the loss of each kind of hint, beside the loss of the answers
+LOOK_WEIGHT = 0.2  # of the loss of where to look
 CONFIDENCE = 0.95  # mean probability of the answers' tokens in the end, see `soften`
 
 _MENTION = re.compile(r"(\d+) (\w+)")
@@ -52,26 +54,22 @@ _STATUS = (("had", "had"), ("does not have", "not"), *((verb, "wants") for verb 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is learned from until a step: stories of at most so many facts, and families, whose share is `families`.
+    """So many steps of a model of so many layers, on stories and a share `families` of prompts of all families.
 
-    `hints` is the weight of each kind of hint beside the loss of the answers, `found` that of the kind of this name,
-    `looks` that of where to look.
+    Stories have at most three facts in the first `short` steps: the look-up is found in short ones, then carried to
+    long ones. `matrices` and `rest` are the peaks of the learning rates.
     """
 
-    until: float
-    facts: int
+    steps: int
+    layers: int
     families: float
-    weights: Mapping[str, float]
-    hints: float
-    found: float
-    looks: float
+    short: int
+    matrices: float
+    rest: float
 
 
-STAGES = (
-    Stage(350, 3, 0.3, EARLY, 0.1, 0.0, 0.0),  # the look-up is found in short stories, then carried to long ones
-    Stage(1000, 7, 0.6, EARLY, 0.1, 0.0, 0.0),
-    Stage(math.inf, 7, 0.7, LATE, 0.4, 0.2, 0.5),
-)
+STAGES = (Stage(3000, 4, 0.0, 500, 3e-3, 2e-3), Stage(3000, 5, 0.55, 0, 2e-3, 1e-3))
+ADDED = 2  # the layer that the last stage puts in: between what reads a story and what looks a number up
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,13 @@ class Example:
     looks: list[tuple[int, int]]
 
 
-def configure(tokenizer: PreTrainedTokenizerFast) -> GemmaConfig:
-    """The architecture: 5 layers, 128 wide, 4 heads, input and output embeddings tied."""
+def configure(tokenizer: PreTrainedTokenizerFast, layers: int) -> GemmaConfig:
+    """The architecture: 128 wide, 4 heads, input and output embeddings tied."""
     return GemmaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=5,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=32,
@@ -144,8 +142,6 @@ class Encoder:
                     hints.append((before, HINTS.index("holder"), self._vocabulary[segment.holder]))
                     if segment.answers.name in given:
                         looks.append((before, given[segment.answers.name]))
-                else:
-                    hints.append((before, HINTS.index("found"), self._vocabulary["Ġ" + str(segment.answers.number)[0]]))
                 if segment.label:  # before the opening, which stands behind a space of its own
                     hints.append((start, HINTS.index("label"), self._vocabulary[segment.label]))
                 if segment.thing_known:
@@ -204,13 +200,11 @@ def collate(examples: Sequence[Example]) -> Batch:
     return ids, torch.tensor(labels), torch.tensor(hints), torch.tensor(looks, dtype=torch.long).reshape(-1, 3)
 
 
-def batches(random: Random, encoder: Encoder, stage: Stage) -> Iterator[Batch]:
-    """Endless batches of a stage's documents."""
+def batches(random: Random, encoder: Encoder, families: float, facts: int) -> Iterator[Batch]:
+    """Endless batches of stories of at most so many facts, and of this share of prompts of families."""
 
     def drawn_one() -> Document:
-        if random.random() < stage.families:
-            return draw_family_document(random, stage.weights, both_gifts=stage.weights is LATE)
-        return draw_document(random, size=stage.facts)
+        return draw_family_document(random) if random.random() < families else draw_document(random, size=facts)
 
     while True:
         drawn = [drawn_one() for _ in range(BATCH * POOL)]
@@ -230,64 +224,111 @@ def share_of_peak(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100, 2 * (steps - step) / steps)
 
 
-def train(out: Path, *, seed: int, steps: int, device: str) -> None:
-    """Trains for `steps` batches of 64 documents and saves model and tokenizer to `out`."""
-    torch.manual_seed(seed)
-    tokenizer = train_tokenizer(Random(seed))
-    model: Any = GemmaForCausalLM(configure(tokenizer))
-    model.to(device).train()
-    heads = nn.ModuleList([nn.Linear(128, len(tokenizer), bias=False) for _ in HINTS]).to(device)
+def initialised(tokenizer: PreTrainedTokenizerFast, layers: int) -> Any:
+    """A model that has learned nothing."""
+    model: Any = GemmaForCausalLM(configure(tokenizer, layers))
     with torch.no_grad():
         # A component that all embeddings share lets attention go by position from the first step on.
-        model.model.embed_tokens.weight += 0.04 * torch.randn(128, device=device)
+        model.model.embed_tokens.weight += 0.04 * torch.randn(128)
+    return model
+
+
+@torch.no_grad()
+def carried(model: Any, old: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast, layers: int) -> Any:
+    """A model of so many layers that does what this one does, until it is trained.
+
+    The layers it has more are put in at `ADDED` and write nothing yet. Tokens that both tokenizers know keep their
+    embeddings, the others start at the mean of these.
+    """
+    carried = initialised(tokenizer, layers)
+    known, vocabulary = old.get_vocab(), tokenizer.get_vocab()
+    shared = [token for token in vocabulary if token in known]
+    embeddings = model.model.embed_tokens.weight[[known[token] for token in shared]]
+    carried.model.embed_tokens.weight.mul_(0.5).add_(embeddings.mean(0))
+    carried.model.embed_tokens.weight[[vocabulary[token] for token in shared]] = embeddings
+    carried.model.norm.load_state_dict(model.model.norm.state_dict())
+    more = layers - len(model.model.layers)
+    for place, layer in enumerate(model.model.layers):
+        carried.model.layers[place + (more if place >= ADDED else 0)].load_state_dict(layer.state_dict())
+    for layer in carried.model.layers[ADDED : ADDED + more]:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    return carried
+
+
+def train(out: Path, *, seed: int, start: Path | None, device: str) -> None:
+    """Trains stage by stage and saves model and tokenizer to `out`.
+
+    With `start`, a model that has learned the stories, the first stage is left out.
+    """
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(Random(seed))
+    encoder = Encoder(tokenizer)
+    if start:
+        known: Any = AutoTokenizer.from_pretrained(start)
+        model: Any = GemmaForCausalLM.from_pretrained(start)
+    else:
+        known, model = tokenizer, initialised(tokenizer, STAGES[0].layers)
+        run_stage(model.to(device), STAGES[0], Random(seed + 1), tokenizer)
+    model = carried(model.cpu(), known, tokenizer, STAGES[1].layers).to(device)
+    random = Random(seed + 2)
+    run_stage(model, STAGES[1], random, tokenizer, save=out)
+    ids, labels, *_ = next(batches(random, encoder, STAGES[1].families, 7))
+    soften(model.eval(), ids.to(device), labels.to(device))
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def run_stage(
+    model: Any, stage: Stage, random: Random, tokenizer: PreTrainedTokenizerFast, save: Path | None = None
+) -> None:
+    """Trains the model for one stage. With `save` it is saved there each time it is measured."""
+    device = model.device
+    heads = nn.ModuleList([nn.Linear(128, len(tokenizer), bias=False) for _ in HINTS]).to(device)
     log.info("%d parameters, %d tokens in the vocabulary", model.num_parameters(), len(tokenizer))
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
     optimizers = [
-        Muon(matrices, lr=3e-3),
-        torch.optim.AdamW([*rest, *heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0),
+        Muon(matrices, lr=stage.matrices),
+        torch.optim.AdamW([*rest, *heads.parameters()], lr=stage.rest, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     encoder = Encoder(tokenizer)
-    drawn = [batches(Random(seed + number), encoder, stage) for number, stage in enumerate(STAGES, start=1)]
+    short = batches(random, encoder, stage.families, 3)
+    whole = batches(random, encoder, stage.families, 7)
     validation = [draw_held_out_question(Random(f"validation {index}")) for index in range(200)]
-    start, running = time.monotonic(), dict.fromkeys(("loss", *HINTS), 0.0)
-    for step in range(steps):
+    begun, running = time.monotonic(), dict.fromkeys(("loss", "look", *HINTS), 0.0)
+    model.train()
+    for step in range(stage.steps):
         for optimizer, peak in zip(optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * share_of_peak(step, steps)
-        number = next(number for number, stage in enumerate(STAGES) if step < stage.until)
-        ids, labels, hints, looks = (tensor.to(device) for tensor in next(drawn[number]))
+            optimizer.param_groups[0]["lr"] = peak * share_of_peak(step, stage.steps)
+        ids, labels, hints, looks = (tensor.to(device) for tensor in next(short if step < stage.short else whole))
         states = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
         logits = model.lm_head(states.last_hidden_state[labels[:, 0], labels[:, 1]])
         loss = functional.cross_entropy(logits, labels[:, 2])
         told = torch.stack([_hint_loss(head, states.hidden_states, hints, kind) for kind, head in enumerate(heads)])
-        *others, found = told.nan_to_num()
-        stage = STAGES[number]
-        whole = loss + stage.hints * sum(others) + stage.found * found
-        if stage.looks and len(looks):
-            whole = whole + stage.looks * look_loss(model, states.hidden_states, looks)
-        whole.backward()
+        look = look_loss(model, states.hidden_states, looks) if len(looks) else torch.zeros((), device=device)
+        (loss + HINT_WEIGHT * told.nan_to_num().sum() + LOOK_WEIGHT * look).backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        for name, value in zip(running, (loss.item(), *told.tolist()), strict=True):
+        for name, value in zip(running, (loss.item(), look.item() or math.nan, *told.tolist()), strict=True):
             if not math.isnan(value):  # no hint of this kind in the batch
                 running[name] = 0.98 * running[name] + 0.02 * value if running[name] else value
         if step % 50 == 49:
             told_so_far = "  ".join(f"{name} {value:.3f}" for name, value in running.items())
-            log.info("step %d  %s  %.0f s", step + 1, told_so_far, time.monotonic() - start)
-        if step % 500 == 499 or step == steps - 1:
+            log.info("step %d  %s  %.0f s", step + 1, told_so_far, time.monotonic() - begun)
+        if step % 500 == 499 or step == stage.steps - 1:
             model.eval()
             log.info("step %d  %.1f%% right", step + 1, 100 * accuracy(model, tokenizer, validation))
-            shares = family_accuracies(model, tokenizer, count=40, seed="validation")
-            log.info("  %s", "  ".join(f"{family} {100 * share:.0f}" for family, share in shares.items()))
+            if stage.families:
+                shares = family_accuracies(model, tokenizer, count=40, seed="validation")
+                log.info("  %s", "  ".join(f"{family} {100 * share:.0f}" for family, share in shares.items()))
+            if save:
+                model.save_pretrained(save)
+                tokenizer.save_pretrained(save)
             model.train()
-    ids, labels, *_ = next(drawn[-1])
-    soften(model.eval(), ids.to(device), labels.to(device))
-    log.info("softened  %.1f%% right", 100 * accuracy(model, tokenizer, validation))
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
 
 
 def _hint_loss(head: nn.Module, states: Sequence[Tensor], hints: Tensor, kind: int) -> Tensor:
@@ -347,13 +388,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3700)
+    parser.add_argument(
+        "--start", type=Path, help="folder of a model that has learned the stories: the first stage is left out"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     torch.set_flush_denormal(True)  # numbers next to 0 take a processor many times as long
-    train(arguments.out, seed=arguments.seed, steps=arguments.steps, device=arguments.device)
+    train(arguments.out, seed=arguments.seed, start=arguments.start, device=arguments.device)
 
 
 if __name__ == "__main__":
