@@ -11,8 +11,9 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -26,6 +27,8 @@ import numpy as np
 
 FOLDER = Path(__file__).parent.parent
 METRICS = (
+    "comprehensiveness",
+    "sufficiency",
     "aopc_comprehensiveness",
     "aopc_sufficiency",
     "morf",
@@ -39,13 +42,21 @@ METRICS = (
     "completeness_error",
     "leave_one_out_correlation",
 )
-"""What is measured of every method on every family, under both meanings of "absent"."""
+"""What is measured of every method on the first `SOME` prompts of a family, under both meanings of "absent"."""
 
-COSTLY = ("normalised_aopc", "soft_sufficiency", "soft_comprehensiveness", "max_sensitivity", "randomisation")
+COSTLY = (
+    "normalised_aopc",
+    "shapley_correlation",
+    "soft_sufficiency",
+    "soft_comprehensiveness",
+    "max_sensitivity",
+    "randomisation",
+)
 """What is measured of our methods on the first prompt of every family only."""
 
 CONFIRMED = 200
-LONGEST = 60
+SOME = 3
+LONGEST = 40
 """Sentences of a needle on the board: half of the methods take minutes for each longer one."""
 
 
@@ -61,12 +72,15 @@ class Measured:
     confirmed: int
     prompts: int
     """On how many of them the methods are measured; the model agrees with all changes of each."""
-    values: dict[str, dict[str, list[float]]]
-    """Method -> metric (with its meaning of "absent") -> its numbers."""
+    own: tuple[str, ...]
+    """Which of the methods are ours."""
+    values: dict[str, dict[str, dict[int, float]]]
+    """Method -> metric (with its meaning of "absent") -> its number for each prompt."""
     passes: dict[str, float]
-    """Method -> forward passes over prompt and output that one number's scores take; a backward pass counts as one."""
+    """Method -> forward passes over prompt and output that it takes; a backward pass counts as one. Ours are asked for
+    the scores of one number, those of other libraries for the scores of every output token, as they always are."""
     times: dict[str, float]
-    """Method -> the median of its times as a multiple of that of one forward pass."""
+    """Method -> the median of its times as a multiple of that of one forward pass, asked the same."""
 
 
 def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
@@ -96,23 +110,30 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
         if found.holds and short and len(chosen) < count:
             chosen.append(planted)
     names = [method.name for method in list_methods()]
-    table = evaluate(model, chosen, [*names, *peers()], METRICS, journal=journals / f"{family}.jsonl", resamples=100)
-    costly = evaluate(model, chosen[:1], names, COSTLY, journal=journals / f"{family}.costly.jsonl", resamples=100)
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in (*table.rows, *(row for row in costly.rows if row.metric in COSTLY)):
-        if row.value is not None and np.isfinite(row.value):
-            label = f"{row.metric} ({row.absent})" if row.absent else row.metric
-            values.setdefault(row.method, {}).setdefault(label, []).append(row.value)
-    passes, times = _costs(model, chosen[:3], names, peers())
-    return Measured(
-        family, float(np.mean(right)), float(np.mean(followed)), CONFIRMED, len(chosen), values, passes, times
-    )
+    scorers = peers()
+    tables = [
+        ((), evaluate(model, chosen, [*names, *scorers], (), journal=journals / f"{family}.planted.jsonl")),
+        (
+            METRICS,
+            evaluate(model, chosen[:SOME], [*names, *scorers], METRICS, journal=journals / f"{family}.some.jsonl"),
+        ),
+        (COSTLY, evaluate(model, chosen[:1], names, COSTLY, journal=journals / f"{family}.first.jsonl")),
+    ]
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for metrics, table in tables:
+        for row in table.rows:
+            if row.value is not None and np.isfinite(row.value) and (row.metric in metrics or not metrics):
+                label = f"{row.metric} ({row.absent})" if row.absent else row.metric
+                values.setdefault(row.method, {}).setdefault(label, {})[row.prompt] = row.value
+    passes, times = _costs(model, chosen[:2], names, scorers)
+    agreed = float(np.mean(right)), float(np.mean(followed))
+    return Measured(family, *agreed, CONFIRMED, len(chosen), tuple(names), values, passes, times)
 
 
 def _costs(
     model: Any, chosen: Sequence[Any], names: Sequence[str], scorers: Sequence[Any]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """What scores for one number take: passes, and times as a multiple of a forward pass."""
+    """Passes, and times as a multiple of a forward pass, see `Measured`."""
     import torch
 
     from attribution.errors import AttributionError
@@ -121,27 +142,50 @@ def _costs(
     passes: dict[str, list[float]] = {}
     times: dict[str, list[float]] = {}
     for planted in chosen:
-        asked: dict[str, Any] = {"output": planted.output, "units": planted.units}
-        skeleton = explain(model, planted.prompt, method="saliency", **asked)
+        asked: dict[str, Any] = {"output": planted.output, "units": planted.units, "per_output": False}
+        skeleton = explain(model, planted.prompt, method="saliency", output=planted.output, units=planted.units)
         ids = torch.tensor([[*skeleton.prompt_ids, *(output.id for output in skeleton.outputs)]])[:, :-1]
         with model.borrowed(), torch.no_grad():
             forward = median(_timed(partial(model.logits, ids)) for _ in range(7))
-        for name in names:
+        works = {name: partial(explain, model, planted.prompt, method=name, **asked) for name in names}
+        works |= {scorer.name: partial(scorer.function, model, skeleton) for scorer in scorers}
+        for name, work in works.items():
             try:
-                begun = perf_counter()
-                cost = explain(model, planted.prompt, method=name, per_output=False, **asked).cost
+                with _counted(model.model) as tokens:
+                    took = _timed(work)
             except AttributionError:
                 continue
-            times.setdefault(name, []).append((perf_counter() - begun) / forward)
-            passes.setdefault(name, []).append(cost["tokens"] / ids.numel() + cost["backwards"])
-        for scorer in scorers:
-            begun = perf_counter()
-            scorer.function(model, skeleton)
-            times.setdefault(scorer.name, []).append((perf_counter() - begun) / forward)
+            times.setdefault(name, []).append(took / forward)
+            passes.setdefault(name, []).append(sum(tokens) / ids.numel())
     return (
         {name: float(np.mean(found)) for name, found in passes.items()},
         {name: median(found) for name, found in times.items()},
     )
+
+
+@contextmanager
+def _counted(module: Any) -> Generator[list[int]]:
+    """The tokens that go through the model meanwhile, forwards and backwards, in a list with a number for each pass."""
+    tokens: list[int] = []
+
+    def forwards(_module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = named.get("input_ids", named.get("inputs_embeds", arguments[0] if arguments else None))
+        tokens.append(given.shape[0] * given.shape[1])
+
+    def backwards(_module: Any, _arguments: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+        if hidden.requires_grad:  # a batched product counts as often as it has rows
+            hidden.register_hook(lambda gradient: tokens.append(gradient.numel() // hidden.shape[-1]))
+
+    handles = [
+        module.base_model.register_forward_pre_hook(forwards, with_kwargs=True),
+        module.base_model.register_forward_hook(backwards),
+    ]
+    try:
+        yield tokens
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _timed(work: Any) -> float:
@@ -171,7 +215,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER / "docs", help="folder to write the board to")
-    parser.add_argument("--prompts", type=int, default=10, help="prompts of each family that methods are measured on")
+    parser.add_argument("--prompts", type=int, default=12, help="prompts of each family that methods are measured on")
     parser.add_argument("--families", nargs="*", default=[*FAMILIES, *SHORTCUTS], help="which families")
     parser.add_argument("--models", type=Path, default=FOLDER / "training" / "out" / "shortcuts")
     parser.add_argument("--journals", type=Path, default=FOLDER / "training" / "out" / "board")

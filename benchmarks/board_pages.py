@@ -46,21 +46,34 @@ class Board:
         names = dict.fromkeys(name for each in self.measured for name in each.values)
         self.methods = sorted(names, key=lambda name: -np.nan_to_num(self.mean(name, "auroc"), nan=-1.0))
 
-    def of_family(self, method: str, metric: str) -> dict[str, list[float]]:
-        """A method's numbers by family; families without any are left out."""
+    def of_family(self, method: str, metric: str) -> dict[str, dict[int, float]]:
+        """A method's numbers by family and prompt; families without any are left out."""
         return {each.family: numbers for each in self.measured if (numbers := each.values.get(method, {}).get(metric))}
 
-    def mean(self, method: str, metric: str) -> float:
-        """The mean over the families of the means over their prompts; NaN where there is none."""
-        found = [float(np.mean(numbers)) for numbers in self.of_family(method, metric).values()]
+    def mean(self, method: str, metric: str, family: str | None = None) -> float:
+        """The mean over the families, or of one, of the means over their prompts; NaN where there is none."""
+        found = [
+            float(np.mean(list(numbers.values())))
+            for name, numbers in self.of_family(method, metric).items()
+            if family in (None, name)
+        ]
         return float(np.mean(found)) if found else float("nan")
 
-    def interval(self, method: str, metric: str) -> tuple[float, float]:
-        """From where to where 95% of that mean are when the prompts of each family are drawn anew."""
-        rng, by_family = np.random.default_rng(0), self.of_family(method, metric)
-        if not by_family:
+    def interval(self, method: str, metric: str, other: str | None = None) -> tuple[float, float]:
+        """From where to where 95% of that mean are when the prompts of each family are drawn anew.
+
+        With another method, that of how far it is above that, on the prompts that both have numbers for.
+        """
+        rng, own = np.random.default_rng(0), self.of_family(method, metric)
+        theirs = {} if other is None else self.of_family(other, metric)
+        drawn: list[np.ndarray] = []
+        for family, numbers in own.items():
+            less = dict.fromkeys(numbers, 0.0) if other is None else theirs.get(family, {})
+            paired = [number - less[prompt] for prompt, number in numbers.items() if prompt in less]
+            if paired:
+                drawn.append(rng.choice(paired, (_RESAMPLES, len(paired))).mean(1))
+        if not drawn:
             return float("nan"), float("nan")
-        drawn = [rng.choice(numbers, (_RESAMPLES, len(numbers))).mean(1) for numbers in by_family.values()]
         low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
         return float(low), float(high)
 
@@ -69,15 +82,15 @@ class Board:
         found = [getattr(each, kind)[method] for each in self.measured if method in getattr(each, kind)]
         return float(np.mean(found)) if found else float("nan")
 
+    def is_own(self, method: str) -> bool:
+        """Whether it is a method of this library."""
+        return all(method in each.own for each in self.measured)
+
     @property
     def own(self) -> list[str]:
         """Our methods that have a number in every family, the best first."""
         every = len(self.measured)
         return [name for name in self.methods if self.is_own(name) and len(self.of_family(name, "auroc")) == every]
-
-    def is_own(self, method: str) -> bool:
-        """Whether it is a method of this library."""
-        return " " not in method and "-" not in method and method not in BASELINES
 
     @property
     def default(self) -> str:
@@ -124,16 +137,17 @@ def tables(board: Board) -> list[Table]:
     found: list[Table] = [
         (
             "How well the planted causes were found: means over the families that a method has numbers in. AUROC and "
-            "what follows as in `attribution.planted.scores.score`; passes are forward passes over prompt and output "
-            "for the scores of one number, a backward pass counted as one; time is a multiple of one forward pass's.",
+            "what follows as in `attribution.planted.scores.score`, with 95% intervals over prompts. Passes are "
+            "forward passes over prompt and output, a backward pass counted as one, and time is a multiple of one "
+            "forward pass's: ours for the scores of one number (`per_output=False`), those of other libraries for the "
+            "scores of every output token, since they are not asked for less.",
             heads,
             quality,
         )
     ]
     families = [each.family for each in board.measured]
     rows = [
-        [method, *(_number(float(np.mean(board.of_family(method, "auroc").get(name, [np.nan])))) for name in families)]
-        for method in board.methods
+        [method, *(_number(board.mean(method, "auroc", family)) for family in families)] for method in board.methods
     ]
     found.append(("AUROC by family; 0.5 is chance.", ["method", *families], rows))
     labels = dict.fromkeys(label for each in board.measured for values in each.values.values() for label in values)
@@ -142,9 +156,12 @@ def tables(board: Board) -> list[Table]:
         ending = f" ({absent})" if absent else ""
         some = [label for label in metrics if (label.endswith(ending) if absent else not label.endswith(")"))]
         rows = [[method, *(_number(board.mean(method, label), 2) for label in some)] for method in board.methods]
+        rows = [row for row in rows if any(row[1:])]
         heads = [_direction(label.removesuffix(ending)) for label in some]
         how = f"an absent unit meaning `{absent}`" if absent else "without removing units"
-        few = "`normalised_aopc`, and what removes no units, on the first prompt of each only"
+        few = (
+            "of the first prompts of each; `normalised_aopc`, `shapley_correlation`, and what removes no units, of one"
+        )
         found.append((f"Faithfulness, {how}: means over families ({few}).", ["method", *heads], rows))
     rows = [
         [each.family, str(each.confirmed), f"{each.right:.1%}", f"{each.followed:.1%}", str(each.prompts)]
@@ -161,24 +178,30 @@ def _direction(metric: str) -> str:
 
 def sentences(board: Board) -> list[str]:
     """What the numbers decide, in words."""
-    plain = max(board.mean(name, "auroc") for name in PLAIN)
-    losing = [name for name in board.own if name not in PLAIN and board.mean(name, "auroc") < plain]
+    plain = max(PLAIN, key=lambda name: board.mean(name, "auroc"))
     best = next(name for name in board.methods if name not in BASELINES)
     found = [
         f"Of the methods that take at most {FAST:.0f} passes `{board.default}` finds the planted causes best: AUROC "
         f"{board.mean(board.default, 'auroc'):.3f} in {board.cost(board.default, 'passes'):.1f} passes. It is the "
         "default.",
         f"At any cost `{board.careful}` does: {board.mean(board.careful, 'auroc'):.3f} in "
-        f"{board.cost(board.careful, 'passes'):.1f} passes. It is the careful method.",
+        f"{board.cost(board.careful, 'passes'):.0f} passes. It is the careful method.",
     ]
     if best not in board.own:
         found.append(
             f"At the head of the list is `{best}`, with {board.mean(best, 'auroc'):.3f} in "
             f"{len(board.of_family(best, 'auroc'))} of {len(board.measured)} families."
         )
-    if losing:
-        names = ", ".join(f"`{name}` ({board.mean(name, 'auroc'):.3f})" for name in losing)
-        found.append(f"These do worse than plain gradients ({plain:.3f}): {names}.")
+    others = [name for name in board.own if name not in PLAIN]
+    sides = {name: board.interval(name, "auroc", plain) for name in others}
+    found.append(f"The better of the plain gradients is `{plain}`, with {board.mean(plain, 'auroc'):.3f}.")
+    for words, losing in (
+        ("Worse than that, by a paired interval that 0 is not in", [n for n, (_, high) in sides.items() if high < 0]),
+        ("Not to be told from it", [n for n, (low, high) in sides.items() if low <= 0 <= high]),
+    ):
+        if losing:
+            names = ", ".join(f"`{name}` ({board.mean(name, 'auroc'):.3f})" for name in losing)
+            found.append(f"{words}: {names}.")
     random = board.mean("random", "auroc")
     found.append(f"A random order has {random:.3f}, the order of the prompt {board.mean('position', 'auroc'):.3f}.")
     return found
@@ -200,41 +223,56 @@ def markdown(board: Board) -> str:
 _ABOUT = (
     "Every method of this library, and those of Captum, Inseq and the context-cite package, on prompts whose causes "
     "were planted and confirmed on the model by in-distribution changes. Written by `make board`; the numbers come "
-    "from seeds, the times are those of one machine. Needles are among 20 to 60 sentences. Methods of other libraries "
-    "are not asked about what the model wrote before the answer, so that they cannot be right where its steps decide."
+    "from seeds, the times are those of one machine. Methods are measured on needles among 20 to 40 sentences. Those "
+    "of other libraries are not asked about what the model wrote before the answer, so that they cannot be right where "
+    "its steps decide; where they have one score for the whole output, it stands for the answer's."
 )
 
 
 def frontier(board: Board) -> str:
-    """AUROC against passes as SVG; a line joins the methods of ours than which none is better for less."""
+    """AUROC against passes, and against time, as SVG; a line joins the methods than which none is better for less."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    points = [
-        (board.cost(name, "passes"), board.mean(name, "auroc"), name)
-        for name in board.methods
-        if np.isfinite(board.cost(name, "passes")) and np.isfinite(board.mean(name, "auroc"))
-    ]
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    figure = Figure(figsize=(10, 11), layout="constrained")
     FigureCanvasSVG(figure)
-    axes: Any = figure.add_subplot()
-    axes.set(xscale="log", xlabel="passes (forward passes over prompt and output)", ylabel="AUROC of planted causes")
-    best, line = -1.0, []
-    for cost, quality, _ in sorted(points):
-        if quality > best:
-            best = quality
-            line.append((cost, quality))
-    axes.plot(*zip(*line, strict=True), color="#999999", linewidth=1, zorder=1)
-    axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=24, color="#1f5fbf", zorder=2)
-    for index, (cost, quality, name) in enumerate(sorted(points)):
-        axes.annotate(name, (cost, quality), (5, 5 if index % 2 else -11), textcoords="offset points", fontsize=8)
-    axes.axhline(board.mean("random", "auroc"), color="#999999", linestyle=":", linewidth=1)
-    axes.axvline(FAST, color="#999999", linestyle=":", linewidth=1)
+    kinds = {"passes": "forward passes over prompt and output", "times": "time, as a multiple of a forward pass's"}
+    for place, (kind, title) in enumerate(kinds.items(), 1):
+        axes: Any = figure.add_subplot(2, 1, place)
+        _draw(axes, board, kind)
+        axes.set(xscale="log", xlabel=title, ylabel="AUROC of planted causes")
+        axes.axhline(board.mean("random", "auroc"), color="#999999", linestyle=":", linewidth=1)
+    figure.axes[0].axvline(FAST, color="#999999", linestyle=":", linewidth=1)
     written = StringIO()
     with mpl.rc_context({"svg.hashsalt": "board", "svg.fonttype": "none"}):
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
+
+
+def _draw(axes: Any, board: Board, kind: str) -> None:
+    """Every method with a cost of this kind: ours as discs, others as squares."""
+    points = sorted(
+        (board.cost(name, kind), board.mean(name, "auroc"), name)
+        for name in board.methods
+        if np.isfinite(board.cost(name, kind)) and np.isfinite(board.mean(name, "auroc"))
+    )
+    best, line = -1.0, list[tuple[float, float]]()
+    for cost, quality, _ in points:
+        if quality > best:
+            best = quality
+            line.append((cost, quality))
+    axes.plot(*zip(*line, strict=True), color="#999999", linewidth=1, zorder=1)
+    for own, marker, color, whose in (
+        (True, "o", "#1f5fbf", "attribution"),
+        (False, "s", "#c05a00", "other libraries"),
+    ):
+        some = [(cost, quality) for cost, quality, name in points if board.is_own(name) == own]
+        if some:
+            axes.scatter(*zip(*some, strict=True), s=24, color=color, marker=marker, zorder=2, label=whose)
+    for index, (cost, quality, name) in enumerate(points):
+        axes.annotate(name, (cost, quality), (5, 5 if index % 2 else -11), textcoords="offset points", fontsize=8)
+    axes.legend(loc="lower right")
 
 
 EXAMPLES = ("conjunction", "two_hops", "hijack")

@@ -67,6 +67,7 @@ def evaluate(
       the model allows and whose packages are installed.
     - `metrics`: names out of `attribution.list_metrics()`, or `Metric`s with their options; None for `QUICK`. Costly
       ones, `normalised_aopc`, `shapley_correlation`, `max_sensitivity` and `randomisation`, are measured where named.
+      Of planted prompts there may be none: then all that is asked is how well their causes were found.
     - `units`, `target`, `max_new_tokens`: as `explain` takes them.
     - `ablations`: the meanings of "absent", at least two where a metric removes units, so that no method is judged only
       by its own. Methods that remove units do so by the first; every metric that does is measured under each.
@@ -92,7 +93,7 @@ def evaluate(
     asked = check_prompts(prompts)
     seed, resamples = check_seed(seed), check_count("resamples", resamples)
     plan = Plan(
-        metrics=_check_metrics(QUICK if metrics is None else metrics),
+        metrics=_check_metrics(QUICK if metrics is None else metrics, may_be_none=all(each.planted for each in asked)),
         ablations=_check_ablations(ablations, target),
         units=units,
         target=target if isinstance(target, (Contrast, Semantic)) else named_target(target).name,
@@ -207,12 +208,12 @@ def _with_baselines(contenders: Sequence[Contender], seed: int) -> list[Contende
     return [*always, *(one for one in contenders if one.label not in known)]
 
 
-def _check_metrics(metrics: object) -> tuple[Metric, ...]:
-    """The metrics, each once; `InputError` for none, and for what is no metric."""
+def _check_metrics(metrics: object, *, may_be_none: bool) -> tuple[Metric, ...]:
+    """The metrics, each once; `InputError` for what is no metric, and for none where there has to be one."""
     if isinstance(metrics, (str, Metric)) or not isinstance(metrics, Sequence):
         raise InputError(f'Expected a list of metrics, got {type(metrics).__name__}. Type metrics=["morf"].')
     found = [build_metric(metric) for metric in cast("Sequence[Any]", metrics)]
-    if not found:
+    if not found and not may_be_none:
         raise InputError(f"Expected at least one metric, got none. Leave metrics out for {', '.join(QUICK)}.")
     return tuple({label(metric): metric for metric in found}.values())
 
