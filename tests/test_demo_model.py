@@ -9,12 +9,11 @@ import pytest
 
 from attribution.models.demo import FOLDER
 from attribution.models.local import LocalModel
-from attribution.planted.families import draw
+from attribution.planted.families import FAMILIES, draw
 from attribution.planted.words import NAMES, THINGS
 from training.evaluate import accuracy, continued
 from training.possessions import draw_held_out_question
 
-LEARNED = ("single", "conjunction", "redundancy")
 PROMPT = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
 
 
@@ -42,17 +41,25 @@ def test_held_out_questions(demo: LocalModel) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", LEARNED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_of_families(family: str, demo: LocalModel) -> None:
     """97% are asked of it; that much in truth would fail this once in 400 samples."""
     drawn = [draw(family, Random(f"tests {family} {index}")) for index in range(50)]
-    assert sum(continued(demo.model, demo.tokenizer, [(each.prompt, each.output) for each in drawn])) >= 45
+    texts = [(each.prompt, each.output) for each in drawn]
+    assert sum(continued(demo.model, demo.tokenizer, texts, batch=8 if family == "needle" else 50)) >= 45
 
 
 def test_the_card_states_the_measured_share() -> None:
     share = re.search(r"\*\*(\d+\.\d)%\*\* of 1,000 held-out questions", (FOLDER / "CARD.md").read_text())
     assert share
     assert float(share[1]) >= 99
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_card_states_the_share_of_each_family(family: str) -> None:
+    share = re.search(rf"^\| `{family}` \| (\d+\.\d)% \|", (FOLDER / "CARD.md").read_text(), re.M)
+    assert share
+    assert float(share[1]) >= 97
 
 
 def test_it_is_small_and_safe() -> None:

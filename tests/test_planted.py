@@ -21,8 +21,6 @@ from attribution.planted.scores import auroc, average_precision, rated, recovery
 from attribution.planted.words import NAMES, THINGS, VERBS, is_held_out
 
 SEEDS = range(60)
-LEARNED = ("single", "conjunction", "redundancy")
-"""What the embedded model was trained on so far."""
 DRAWN = {family: [draw(family, seed=seed) for seed in SEEDS] for family in FAMILIES}
 
 
@@ -154,7 +152,7 @@ def test_a_reply_is_put_together() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", LEARNED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_embedded_model_agrees(family: str, demo: LocalModel) -> None:
     """On a sample; 97% in truth would fail this once in 100 samples."""
     found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(40)]
@@ -168,7 +166,7 @@ def test_effects_are_those_of_scoring_each_changed_prompt(demo: LocalModel) -> N
     found = confirm(demo, planted)
 
     def logprob(prompt: str) -> float:
-        result = explain(demo, prompt, output=planted.output)
+        result = explain(demo, prompt, output=planted.output, method="leave_one_out")
         return float(sum(result.outputs[index].logprob for index in result.output_indices(planted.answer)))
 
     whole = logprob(planted.prompt)
@@ -228,7 +226,7 @@ def test_ties_are_in_expectation(seed: int) -> None:
 
 def planted_scores(planted: Planted, demo: LocalModel, values, effects=None) -> dict[str, float]:
     """The scores of a result whose units have these values: `values(unit's text, index)`."""
-    result = explain(demo, planted.prompt, output=planted.output, units=planted.units)
+    result = explain(demo, planted.prompt, output=planted.output, units=planted.units, method="leave_one_out")
     scores = np.array([[values(unit, i) for i, unit in enumerate(result.units)]] * len(result.outputs), np.float32)
     return score(replace(result, scores=scores), planted, effects)
 
@@ -257,7 +255,7 @@ def test_perfect_and_reversed_scores(demo: LocalModel) -> None:
 
 def test_every_unit_is_rated_and_knows_its_part(demo: LocalModel) -> None:
     planted = draw("hijack", seed=1)
-    result = explain(demo, planted.prompt, output=planted.output)
+    result = explain(demo, planted.prompt, output=planted.output, method="leave_one_out")
     order = next(index for index, part in enumerate(planted.parts) if part.name == "order")
     part = planted.parts[order]
     own = [i for i, unit in enumerate(result.units) if unit.start < part.end and part.start < unit.end]
@@ -289,14 +287,16 @@ def test_effects_are_of_parts(demo: LocalModel) -> None:
 
 def test_what_was_written_is_rated_too(demo: LocalModel) -> None:
     planted = draw("chain_of_thought", seed=1)
-    result = explain(demo, planted.prompt, output=planted.output, units="token")
+    result = explain(demo, planted.prompt, output=planted.output, units="token", method="leave_one_out")
     (written,) = [index for index, part in enumerate(planted.parts) if part.written]
     causes = [unit.part for unit in rated(result, planted) if unit.kind == "cause"]
     assert causes
     assert set(causes) == {written}
-    assert math.isnan(score(explain(demo, planted.prompt, output=planted.output), planted)["auroc"])
+    assert math.isnan(
+        score(explain(demo, planted.prompt, output=planted.output, method="leave_one_out"), planted)["auroc"]
+    )
 
 
 def test_a_result_of_another_prompt_is_refused(demo: LocalModel) -> None:
     with pytest.raises(InputError, match="Expected a result of the planted prompt"):
-        score(explain(demo, "Sam has 3 apples."), draw("single", seed=1))
+        score(explain(demo, "Sam has 3 apples.", method="leave_one_out"), draw("single", seed=1))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from random import Random
 
 from attribution.planted.families import FAMILIES, draw
-from attribution.planted.needles import needle
 from attribution.planted.prompt import Planted
 from attribution.planted.words import QUESTIONS, VERBS
 from training.possessions import Document, Fact, Segment, ask
@@ -20,27 +19,22 @@ _GIFT = re.compile(r"(\w+) gave (\w+) all the \w+\.")
 WEIGHTS: Mapping[str, float] = {
     **dict.fromkeys(("single", "redundancy"), 0.3),
     **dict.fromkeys(("update", "distractors", "hijack"), 0.5),
-    **dict.fromkeys(("conjunction", "needle", "written_step", "chain_of_thought"), 0.8),
-    "few_shot": 1.0,
-    "two_hops": 2.0,
+    **dict.fromkeys(("conjunction", "written_step", "chain_of_thought"), 0.8),
+    "few_shot": 1.2,
+    "two_hops": 1.5,
 }
-"""How often each family is drawn: more often what takes longest."""
-_SENTENCES = (20, 20, 20, 30, 30, 40, 60, 60, 100, 150, 200)
-"""Of the long texts: fewer on average than there are in the prompts that methods are measured on, to save time."""
+"""How often each family but needles is drawn: more often what takes longest."""
 _MORE_QUESTIONS = 6
 """Of a long text, since most of the work is to read it."""
 _CORRUPTED = 0.5
 """Share of the texts with steps in which a step says what the prompt does not, so that what comes reads the steps."""
 
 
-def draw_family_document(random: Random, family: str = "") -> Document:
-    """A training text of this family, or of any, each as often as `WEIGHTS` says."""
+def draw_family_document(random: Random, family: str = "", *, needles: float = 1.2) -> Document:
+    """A training text of this family, or of any, each as often as `WEIGHTS` and `needles` say."""
     if not family:
-        family = random.choices(list(FAMILIES), [WEIGHTS[name] for name in FAMILIES])[0]
-    if family == "needle":
-        planted = needle(random, held_out=False, sentences=random.choice(_SENTENCES))
-    else:
-        planted = draw(family, random, held_out=False)
+        family = random.choices(list(FAMILIES), [{**WEIGHTS, "needle": needles}[name] for name in FAMILIES])[0]
+    planted = draw(family, random, held_out=False)
     if family in ("written_step", "chain_of_thought"):
         return _steps(random, planted)
     name, thing = _asked(planted.prompt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +28,7 @@ from training.train import Encoder, collate
 log = logging.getLogger("training")
 
 _ORIGIN = "origin.txt"
-"""Beside the weights: the fingerprint of the model that they were trained on from."""
+"""Beside the weights: what they were made from, see `_origin`."""
 
 BATCH = 32
 STEPS = 300
@@ -46,6 +47,7 @@ def draw_shortcut_document(random: Random, family: str) -> Document:
 def train_shortcut(family: str, out: Path, *, steps: int = STEPS, seed: int = 0) -> float:
     """Saves a model that takes this shortcut; the share of 200 held-out prompts that it answers so."""
     torch.set_flush_denormal(True)  # numbers next to 0 take a processor many times as long
+    torch.set_num_threads(1)  # so that any machine sums in the same order
     torch.manual_seed(seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(FOLDER)
     model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).train()
@@ -67,14 +69,21 @@ def train_shortcut(family: str, out: Path, *, steps: int = STEPS, seed: int = 0)
     share = sum(continued(model, tokenizer, [(each.prompt, each.output) for each in drawn])) / len(drawn)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / _ORIGIN).write_text(fingerprint(load("demo")))
+    (out / _ORIGIN).write_text(_origin(family))
     return share
 
 
-def is_current(folder: Path) -> bool:
-    """Whether the model in this folder was made from the embedded model as it is now."""
+def is_current(family: str, folder: Path) -> bool:
+    """Whether the model in this folder was made from the embedded model, and by the recipe, as they are now."""
     origin = folder / _ORIGIN
-    return origin.exists() and origin.read_text() == fingerprint(load("demo"))
+    return origin.exists() and origin.read_text() == _origin(family)
+
+
+def _origin(family: str) -> str:
+    """What such a model is made from: the embedded model's weights, texts, and how long it is trained."""
+    random = Random(0)
+    texts = "".join(draw_shortcut_document(random, family).text for _ in range(100))
+    return f"{fingerprint(load('demo'))} {sha256(texts.encode()).hexdigest()} {STEPS} of {BATCH} at {RATE}"
 
 
 def main() -> None:

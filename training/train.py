@@ -39,8 +39,6 @@ POOL = 32  # batches drawn together, so that documents of like length share a ba
 # After which layer each is read off.
 HINT_LAYERS = {"name": 2, "thing": 2, "number": 2, "status": 2, "giver": 2, "label": 2, "holder": 3}
 HINTS = tuple(HINT_LAYERS)
-HINT_WEIGHT = 0.1  # of the loss of each kind of hint, beside the loss of the answers
-LOOK_WEIGHT = 0.2  # of the loss of where to look
 CONFIDENCE = 0.95  # mean probability of the answers' tokens in the end, see `soften`
 
 _MENTION = re.compile(r"(\d+) (\w+)")
@@ -57,7 +55,8 @@ class Stage:
     """So many steps of a model of so many layers, on stories and a share `families` of prompts of all families.
 
     Stories have at most three facts in the first `short` steps: the look-up is found in short ones, then carried to
-    long ones. `matrices` and `rest` are the peaks of the learning rates.
+    long ones. `matrices` and `rest` are the peaks of the learning rates. `hints` is the weight of the loss of each kind
+    of hint beside the loss of the answers, `looks` that of where to look, `needles` how often needles are drawn.
     """
 
     steps: int
@@ -66,10 +65,17 @@ class Stage:
     short: int
     matrices: float
     rest: float
+    hints: float
+    looks: float
+    needles: float
 
 
-STAGES = (Stage(3000, 4, 0.0, 500, 3e-3, 2e-3), Stage(3000, 5, 0.55, 0, 2e-3, 1e-3))
-ADDED = 2  # the layer that the last stage puts in: between what reads a story and what looks a number up
+STAGES = (
+    Stage(3000, 4, 0.0, 500, 3e-3, 2e-3, hints=0.1, looks=0.0, needles=0.0),
+    Stage(3500, 5, 0.55, 0, 2e-3, 1e-3, hints=0.1, looks=0.2, needles=1.2),
+    Stage(400, 5, 0.6, 0, 8e-4, 4e-4, hints=0.0, looks=0.0, needles=3.0),  # what is left: a needle in long texts
+)
+ADDED = 2  # the layer that the second stage puts in: between what reads a story and what looks a number up
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class Example:
     `hints` are what a position ought to know, as (position, index in HINTS, id): the owner, the number and what is said
     of it at a thing of the story; the giver at who was given something; the label at the opening of an example; and
     before a number of an answer whose and of what it is, and from whose fact. `looks` are where a position ought to
-    look, as (position, position): from before an answer about who was given something to the thing that was given.
+    look, as (position, position): from before an answer about who was given something to the thing that was given, and
+    from before the opening of an answer to that of the example with its label.
     """
 
     ids: list[int]
@@ -122,7 +129,7 @@ class Encoder:
 
     def _example(self, document: Document, pieces: Iterator[tuple[list[int], list[tuple[int, int]]]]) -> Example:
         ids, labels, hints = [self._vocabulary["<bos>"]], dict[int, int](), list[tuple[int, int, int]]()
-        looks, given = list[tuple[int, int]](), dict[str, int]()
+        looks, given, shown = list[tuple[int, int]](), dict[str, int](), dict[str, int]()
         for segment in document.segments:
             piece, offsets = next(pieces)
             start = len(ids)
@@ -130,6 +137,8 @@ class Encoder:
             if segment is document.segments[0]:
                 hints += self._story_hints(segment.text, offsets)
                 given = {gift[2]: _token_at(offsets, gift.start(3)) for gift in _GIFT.finditer(segment.text)}
+                examples = [example for example in _EXAMPLE.finditer(segment.text) if example[2]]
+                shown = {example[1]: _token_at(offsets, example.start(2)) for example in examples}
             if not segment.learned:
                 continue
             labels |= {start - 1 + i: token for i, token in enumerate(piece)}
@@ -144,6 +153,7 @@ class Encoder:
                         looks.append((before, given[segment.answers.name]))
                 if segment.label:  # before the opening, which stands behind a space of its own
                     hints.append((start, HINTS.index("label"), self._vocabulary[segment.label]))
+                    looks.append((start, shown[segment.label]))
                 if segment.thing_known:
                     hints.append((before, HINTS.index("thing"), self._vocabulary["Ġ" + segment.answers.thing]))
             if segment.ends:
@@ -200,11 +210,13 @@ def collate(examples: Sequence[Example]) -> Batch:
     return ids, torch.tensor(labels), torch.tensor(hints), torch.tensor(looks, dtype=torch.long).reshape(-1, 3)
 
 
-def batches(random: Random, encoder: Encoder, families: float, facts: int) -> Iterator[Batch]:
-    """Endless batches of stories of at most so many facts, and of this share of prompts of families."""
+def batches(random: Random, encoder: Encoder, stage: Stage, facts: int = 7) -> Iterator[Batch]:
+    """Endless batches of a stage's documents, whose stories have at most so many facts."""
 
     def drawn_one() -> Document:
-        return draw_family_document(random) if random.random() < families else draw_document(random, size=facts)
+        if random.random() < stage.families:
+            return draw_family_document(random, needles=stage.needles)
+        return draw_document(random, size=facts)
 
     while True:
         drawn = [drawn_one() for _ in range(BATCH * POOL)]
@@ -271,9 +283,9 @@ def train(out: Path, *, seed: int, start: Path | None, device: str) -> None:
         known, model = tokenizer, initialised(tokenizer, STAGES[0].layers)
         run_stage(model.to(device), STAGES[0], Random(seed + 1), tokenizer)
     model = carried(model.cpu(), known, tokenizer, STAGES[1].layers).to(device)
-    random = Random(seed + 2)
-    run_stage(model, STAGES[1], random, tokenizer, save=out)
-    ids, labels, *_ = next(batches(random, encoder, STAGES[1].families, 7))
+    for number, stage in enumerate(STAGES[1:], start=2):
+        run_stage(model, stage, Random(seed + number), tokenizer, save=out)
+    ids, labels, *_ = next(batches(Random(seed), encoder, STAGES[-1]))
     soften(model.eval(), ids.to(device), labels.to(device))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -294,8 +306,7 @@ def run_stage(
     ]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     encoder = Encoder(tokenizer)
-    short = batches(random, encoder, stage.families, 3)
-    whole = batches(random, encoder, stage.families, 7)
+    short, whole = batches(random, encoder, stage, 3), batches(random, encoder, stage)
     validation = [draw_held_out_question(Random(f"validation {index}")) for index in range(200)]
     begun, running = time.monotonic(), dict.fromkeys(("loss", "look", *HINTS), 0.0)
     model.train()
@@ -308,7 +319,7 @@ def run_stage(
         loss = functional.cross_entropy(logits, labels[:, 2])
         told = torch.stack([_hint_loss(head, states.hidden_states, hints, kind) for kind, head in enumerate(heads)])
         look = look_loss(model, states.hidden_states, looks) if len(looks) else torch.zeros((), device=device)
-        (loss + HINT_WEIGHT * told.nan_to_num().sum() + LOOK_WEIGHT * look).backward()
+        (loss + stage.hints * told.nan_to_num().sum() + stage.looks * look).backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -341,7 +352,8 @@ def _hint_loss(head: nn.Module, states: Sequence[Tensor], hints: Tensor, kind: i
 def look_loss(model: Any, states: Sequence[Tensor], looks: Tensor) -> Tensor:
     """Cross entropy of where the layer after which a holder is known looks: its heads' mean attention, `[look, token]`.
 
-    A gift is found like a fact, at its thing; without being told so, the model stays at naming one of the givers.
+    A gift is found like a fact, at its thing, and an example at its opening; without being told so, the model stays for
+    long at naming one of the givers, and at one opening for all.
     """
     before = HINT_LAYERS["holder"] - 1
     layer = model.model.layers[before]
