@@ -10,15 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
-from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from attribution.discovery import discover
 from attribution.errors import CapabilityError, InputError, MissingExtraError, UnknownMethodError
 from attribution.problem import Cost, Need, Problem
 
@@ -30,6 +29,13 @@ LAWS: Mapping[str, str] = {
     "nonnegative": "no score is below 0",
 }
 """What methods may promise. The tests hold each promise on problems whose answers are known."""
+
+CHOSEN: Mapping[str, str] = {"default": "attn_lrp", "careful": "shapley_sampling"}
+"""What "default" and "careful" stand for: the methods that find planted causes best, of those that take at most four
+passes for the scores of one number, and at any cost. The board (docs/board.md) has decided."""
+
+EXACT = "leave_one_out"
+"""What stands in for these where they do not suit a question: what each unit does alone, on any model."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Method(ABC):
         for need in sorted(self.needs):
             reason = problem.lacks(need)
             if reason:
-                able = [method.name for method in list_methods() if method._suits(problem)]
+                able = [method.name for method in list_methods() if method.suits(problem)]
                 raise CapabilityError(
                     f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
                 )
@@ -103,7 +109,8 @@ class Method(ABC):
     def _explains(self, target: str) -> bool:
         return self.targets is None or target in self.targets
 
-    def _suits(self, problem: Problem) -> bool:
+    def suits(self, problem: Problem) -> bool:
+        """Whether the problem has what the method needs, and the target is one that it explains."""
         return self._explains(problem.target) and not any(map(problem.lacks, self.needs))
 
 
@@ -124,7 +131,7 @@ def list_methods() -> tuple[Method, ...]:
 
 
 def build_method(method: str | Method) -> Method:
-    """The method of this name with its default options, or the method itself.
+    """The method of this name, maybe one of `CHOSEN`, with its default options, or the method itself.
 
     Raises `UnknownMethodError` with the nearest names, and `InputError` for anything that is no method.
     """
@@ -135,25 +142,17 @@ def build_method(method: str | Method) -> Method:
     if not isinstance(method, str):
         raise InputError(f"Expected a method's name or a Method with its options, got {type(method).__name__}.")
     known = _discover()
-    if method not in known:
-        raise UnknownMethodError(f"Expected a method out of {', '.join(known)}, got {method!r}.")
-    return known[method]()
+    name = CHOSEN.get(method, method)
+    if name not in known:
+        raise UnknownMethodError(f"Expected a method out of {', '.join((*CHOSEN, *known))}, got {method!r}.")
+    return known[name]()
 
 
 @cache
 def _discover() -> dict[str, type[Method]]:
-    package = import_module("attribution.methods")
     found: dict[str, type[Method]] = {}
-    for module in sorted(iter_modules(package.__path__), key=lambda module: module.name):
-        if module.name.startswith("_"):
-            continue
-        contents = vars(import_module(f"{package.__name__}.{module.name}")).values()
-        own = [kind for kind in contents if _is_method(kind) and kind.__module__.endswith(f".{module.name}")]
-        if len(own) != 1:
-            raise TypeError(f"attribution/methods/{module.name}.py must define one Method, it defines {len(own)}.")
-        found[module.name] = own[0]
+    for name, kinds in discover("attribution.methods", Method).items():
+        if len(kinds) != 1:
+            raise TypeError(f"attribution/methods/{name}.py must define one Method, it defines {len(kinds)}.")
+        found[name] = kinds[0]
     return found
-
-
-def _is_method(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Method) and kind is not Method

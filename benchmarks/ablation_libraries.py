@@ -23,6 +23,7 @@ from attribution.models.local import LocalModel
 from attribution.prompts.prompt import Prompt, PromptUnit
 from attribution.result import Attribution
 from attribution.target import TARGETS, read_output
+from benchmarks.context_cite_package import CHAT_TEMPLATE, open_citer
 from benchmarks.desk import Desk, Work
 from benchmarks.inseq_work import inseq_work
 from benchmarks.questions import Question, text_of
@@ -175,49 +176,18 @@ def inseq_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
 
 def context_cite_works(model: Any, tokenizer: Any) -> Mapping[str, Work]:
     """The `context-cite` package, told where the sentences are and what the output is."""
-    import nltk  # pyright: ignore[reportMissingImports] - of the bench group
-
-    # Its import fetches data for a sentence tokenizer that is not used here.
-    nltk.download = lambda *_arguments, **_options: True
-    from context_cite import ContextCiter, utils  # pyright: ignore[reportMissingImports]
-    from context_cite.context_partitioner import BaseContextPartitioner  # pyright: ignore[reportMissingImports]
-
-    utils.tqdm = iter  # no bar for every call
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-
-    class Sentences(BaseContextPartitioner):  # pyright: ignore[reportUntypedBaseClass]
-        """The question's units."""
-
-        def __init__(self, question: Question) -> None:
-            self._texts = np.array([text_of(question.prompt[start:end]) for start, end in question.units])
-            super().__init__(self.get_context())
-
-        @property
-        def num_sources(self) -> int:
-            return len(self._texts)
-
-        def split_context(self) -> None:
-            pass
-
-        def get_source(self, index: int) -> str:
-            return str(self._texts[index])
-
-        def get_context(self, mask: Any = None) -> Any:
-            return " ".join(self._texts if mask is None else self._texts[mask])
+    tokenizer.chat_template = CHAT_TEMPLATE
 
     def ask(question: Question) -> Any:
-        sentences = Sentences(question)
-        citer: Any = ContextCiter(
+        citer = open_citer(
             model,
             tokenizer,
-            sentences.context,
+            [text_of(question.prompt[start:end]) for start, end in question.units],
             text_of(question.prompt[question.n - question.query :]),
+            f"{question.prompt_text} {question.output_text}",
             num_ablations=ABLATIONS,
-            prompt_template="{context} {query}",
-            partitioner=sentences,
+            joint=" ",
         )
-        # It would have the model write otherwise.
-        citer._cache["output"] = f"{question.prompt_text} {question.output_text}"
         return citer.get_attributions(verbose=False)
 
     return {"ContextCite": Work(ask, lambda scores, _question: np.asarray(scores)[None])}

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,36 +25,17 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent.parent
-METRICS = (
-    "comprehensiveness",
-    "sufficiency",
-    "aopc_comprehensiveness",
-    "aopc_sufficiency",
-    "morf",
-    "lerf",
-    "morf_lerf_difference",
-    "insertion",
-    "deletion",
-    "top_k_drop",
-    "linear_datamodeling_score",
-    "infidelity",
-    "completeness_error",
-    "leave_one_out_correlation",
-)
-"""What is measured of every method on the first `SOME` prompts of a family, under both meanings of "absent"."""
+COSTLY = ("normalised_aopc", "shapley_correlation", "soft_sufficiency", "soft_comprehensiveness")
+"""What is measured of our methods on the first prompt of every family only. All other metrics are measured of every
+method on the first `SOME` prompts, under both meanings of "absent"."""
 
-COSTLY = (
-    "normalised_aopc",
-    "shapley_correlation",
-    "soft_sufficiency",
-    "soft_comprehensiveness",
-    "max_sensitivity",
-    "randomisation",
-)
-"""What is measured of our methods on the first prompt of every family only."""
+AGAIN = ("max_sensitivity", "randomisation")
+"""What explains the prompt many times over: measured like `COSTLY`, of methods that take at most `QUICK` passes."""
 
+QUICK = 60
 CONFIRMED = 200
-SOME = 3
+SOME = 1
+STEPS = 48
 LONGEST = 40
 """Sentences of a needle on the board: half of the methods take minutes for each longer one."""
 
@@ -76,11 +56,15 @@ class Measured:
     """Which of the methods are ours."""
     values: dict[str, dict[str, dict[int, float]]]
     """Method -> metric (with its meaning of "absent") -> its number for each prompt."""
+    missing: dict[tuple[str, str], int]
+    """Method and reason -> how many of the numbers it has none of for this reason."""
     passes: dict[str, float]
-    """Method -> forward passes over prompt and output that it takes; a backward pass counts as one. Ours are asked for
-    the scores of one number, those of other libraries for the scores of every output token, as they always are."""
+    """Method -> forward passes over prompt and output that the scores of every output token take, as they were rated; a
+    backward pass for one of them counts as one."""
+    passes_of_one: dict[str, float]
+    """Method of ours -> the same for the scores of one number, `per_output=False`."""
     times: dict[str, float]
-    """Method -> the median of its times as a multiple of that of one forward pass, asked the same."""
+    """Method -> the median of its times, for every output token, as a multiple of that of one forward pass."""
 
 
 def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
@@ -88,8 +72,12 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     import torch
 
     import attribution as at
+    from attribution.engine.roads import road
+    from attribution.faithfulness.case import label
     from attribution.faithfulness.evaluation import evaluate
+    from attribution.faithfulness.metric import list_metrics
     from attribution.method import list_methods
+    from attribution.methods.integrated_gradients import IntegratedGradients
     from attribution.planted.confirmation import confirm
     from attribution.planted.families import SHORTCUTS, draw
     from benchmarks.peers import peers
@@ -98,6 +86,8 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     warnings.simplefilter("ignore")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     model: Any = at.load(models / family if family in SHORTCUTS else "demo")
+    known = road(model)  # which road ablations take is not left to what they are measured to cost
+    known.checked = known.measured = model.context_window
     right: list[bool] = []
     followed: list[bool] = []
     chosen: list[Any] = []
@@ -109,73 +99,121 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
         short = planted.units != "sentence" or len(planted.parts) <= LONGEST + 2
         if found.holds and short and len(chosen) < count:
             chosen.append(planted)
-    names = [method.name for method in list_methods()]
+    if not chosen:
+        raise SystemExit(f"{family}: the model agrees with none of {CONFIRMED} prompts. Train it again: make model")
+    # To its own tolerance integrated gradients would take half of all the time.
+    steps = IntegratedGradients(max_steps=STEPS)
+    ours = {
+        label(method): method for method in (*list_methods(), steps) if method.name != steps.name or method is steps
+    }
     scorers = peers()
-    tables = [
-        ((), evaluate(model, chosen, [*names, *scorers], (), journal=journals / f"{family}.planted.jsonl")),
-        (
-            METRICS,
-            evaluate(model, chosen[:SOME], [*names, *scorers], METRICS, journal=journals / f"{family}.some.jsonl"),
-        ),
-        (COSTLY, evaluate(model, chosen[:1], names, COSTLY, journal=journals / f"{family}.first.jsonl")),
-    ]
+    cheap = [metric.name for metric in list_metrics() if metric.name not in (*COSTLY, *AGAIN)]
+    passes_of_one, theirs, forward = _costs(model, chosen[0], ours, scorers)
+    every = list(ours.values())
+    quick = [ours[name] for name, count in passes_of_one.items() if count <= QUICK]
     values: dict[str, dict[str, dict[int, float]]] = {}
-    for metrics, table in tables:
+    missing: dict[tuple[str, str], int] = {}
+    times: dict[str, list[float]] = {}
+    passes: dict[str, list[float]] = {}
+    tables = (
+        # Of planted causes there are numbers in any case, which are kept from the first two.
+        ("some", 0, chosen[:SOME], [*every, *scorers], cheap, True),
+        ("more", SOME, chosen[SOME:], [*every, *scorers], [], True),
+        ("first", 0, chosen[:1], every, list(COSTLY), False),
+        ("again", 0, chosen[:1], quick, list(AGAIN), False),
+    )
+    for kind, start, prompts, methods, metrics, is_new in tables:
+        if not prompts:
+            continue
+        table = evaluate(model, prompts, methods, metrics, journal=journals / f"{family}.{kind}.jsonl")
         for row in table.rows:
-            if row.value is not None and np.isfinite(row.value) and (row.metric in metrics or not metrics):
-                label = f"{row.metric} ({row.absent})" if row.absent else row.metric
-                values.setdefault(row.method, {}).setdefault(label, {})[row.prompt] = row.value
-    passes, times = _costs(model, chosen[:2], names, scorers)
-    agreed = float(np.mean(right)), float(np.mean(followed))
-    return Measured(family, *agreed, CONFIRMED, len(chosen), tuple(names), values, passes, times)
+            if row.metric not in metrics and not is_new:
+                continue
+            if row.value is None:
+                missing[row.method, row.reason] = missing.get((row.method, row.reason), 0) + 1
+            else:
+                metric = f"{row.metric} ({row.absent})" if row.absent else row.metric
+                values.setdefault(row.method, {}).setdefault(metric, {})[start + row.prompt] = row.value
+        for spent in table.costs if is_new else ():
+            length = _length(model, prompts[spent.prompt])
+            times.setdefault(spent.method, []).append(spent.seconds / (forward * length))
+            if spent.method in ours and spent.tokens is not None:
+                passes.setdefault(spent.method, []).append(spent.tokens / length + (spent.backwards or 0))
+        print(f"{family}: {kind} measured", file=sys.stderr)
+    return Measured(
+        family=family,
+        right=float(np.mean(right)),
+        followed=float(np.mean(followed)),
+        confirmed=CONFIRMED,
+        prompts=len(chosen),
+        own=tuple(ours),
+        values=values,
+        missing=missing,
+        passes={name: float(np.mean(found)) for name, found in passes.items()} | theirs,
+        passes_of_one=passes_of_one,
+        times={name: median(found) for name, found in times.items()},
+    )
+
+
+def _length(model: Any, planted: Any) -> int:
+    """The tokens of a prompt and its output that a forward pass reads."""
+    ids = model.codec.encode(planted.prompt).ids
+    return len(ids) + len(model.codec.encode_output(planted.prompt, ids, planted.output)) - 1
 
 
 def _costs(
-    model: Any, chosen: Sequence[Any], names: Sequence[str], scorers: Sequence[Any]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Passes, and times as a multiple of a forward pass, see `Measured`."""
+    model: Any, planted: Any, ours: Mapping[str, Any], scorers: Sequence[Any]
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """On one prompt: `passes_of_one`, the `passes` of other libraries, and the seconds of a forward pass per token.
+
+    Whatever is tried or imported the first time is so here, and not while methods are timed.
+    """
     import torch
 
     from attribution.errors import AttributionError
     from attribution.explainer import explain
 
-    passes: dict[str, list[float]] = {}
-    times: dict[str, list[float]] = {}
-    for planted in chosen:
-        asked: dict[str, Any] = {"output": planted.output, "units": planted.units, "per_output": False}
-        skeleton = explain(model, planted.prompt, method="saliency", output=planted.output, units=planted.units)
-        ids = torch.tensor([[*skeleton.prompt_ids, *(output.id for output in skeleton.outputs)]])[:, :-1]
-        with model.borrowed(), torch.no_grad():
-            forward = median(_timed(partial(model.logits, ids)) for _ in range(7))
-        works = {name: partial(explain, model, planted.prompt, method=name, **asked) for name in names}
-        works |= {scorer.name: partial(scorer.function, model, skeleton) for scorer in scorers}
-        for name, work in works.items():
-            try:
-                with _counted(model.model) as tokens:
-                    took = _timed(work)
-            except AttributionError:
-                continue
-            times.setdefault(name, []).append(took / forward)
-            passes.setdefault(name, []).append(sum(tokens) / ids.numel())
-    return (
-        {name: float(np.mean(found)) for name, found in passes.items()},
-        {name: median(found) for name, found in times.items()},
-    )
+    asked: dict[str, Any] = {"output": planted.output, "units": planted.units}
+    skeleton = explain(model, planted.prompt, method="saliency", **asked)
+    ids = torch.tensor([[*skeleton.prompt_ids, *(output.id for output in skeleton.outputs)]])[:, :-1]
+    with model.borrowed(), torch.no_grad():
+        forward = median(_timed(partial(model.logits, ids)) for _ in range(15))
+    one: dict[str, float] = {}
+    theirs: dict[str, float] = {}
+    for name, method in ours.items():
+        try:
+            cost = explain(model, planted.prompt, method=method, per_output=False, **asked).cost
+        except AttributionError:
+            continue
+        one[name] = cost["tokens"] / ids.numel() + cost["backwards"]
+    for scorer in scorers:
+        try:
+            with counted(model.model) as tokens:
+                scorer.function(model, skeleton)
+        except AttributionError:
+            continue
+        theirs[scorer.name] = sum(tokens) / ids.numel()
+    return one, theirs, forward / ids.numel()
 
 
 @contextmanager
-def _counted(module: Any) -> Generator[list[int]]:
-    """The tokens that go through the model meanwhile, forwards and backwards, in a list with a number for each pass."""
+def counted(module: Any) -> Generator[list[int]]:
+    """The tokens that go through the model meanwhile, forwards and backwards, in a list with a number for each pass.
+
+    Products that are batched by `torch.vmap` count once, however many they are; other libraries ask for none.
+    """
     tokens: list[int] = []
 
     def forwards(_module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        given = named.get("input_ids", named.get("inputs_embeds", arguments[0] if arguments else None))
+        inputs = (named.get("input_ids"), named.get("inputs_embeds"), *arguments)
+        given = next(each for each in inputs if each is not None)
         tokens.append(given.shape[0] * given.shape[1])
 
     def backwards(_module: Any, _arguments: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
-        if hidden.requires_grad:  # a batched product counts as often as it has rows
-            hidden.register_hook(lambda gradient: tokens.append(gradient.numel() // hidden.shape[-1]))
+        count = hidden.shape[0] * hidden.shape[1]
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _gradient: tokens.append(count))
 
     handles = [
         module.base_model.register_forward_pre_hook(forwards, with_kwargs=True),
@@ -197,14 +235,18 @@ def _timed(work: Any) -> float:
 def all_measured(
     families: Sequence[str], count: int, models: Path, journals: Path, processes: int
 ) -> Iterator[Measured]:
-    """Every family, the slowest first, several at a time."""
+    """Every family, the slowest first, several at a time; what one of them raises ends the others."""
     ordered = sorted(families, key=lambda family: (family != "needle", family))
+    begun = perf_counter()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(measure, family, count, models, journals) for family in ordered]
-        for family, future in zip(ordered, running, strict=True):
-            begun = perf_counter()
-            yield future.result()
-            print(f"{family}: measured, {perf_counter() - begun:.0f} s more", file=sys.stderr)
+        try:
+            for future in as_completed(running):
+                found = future.result()
+                print(f"{found.family}: done after {perf_counter() - begun:.0f} s", file=sys.stderr)
+                yield found
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def main() -> int:
@@ -215,18 +257,19 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER / "docs", help="folder to write the board to")
-    parser.add_argument("--prompts", type=int, default=12, help="prompts of each family that methods are measured on")
+    parser.add_argument("--prompts", type=int, default=3, help="prompts of each family that methods are measured on")
     parser.add_argument("--families", nargs="*", default=[*FAMILIES, *SHORTCUTS], help="which families")
     parser.add_argument("--models", type=Path, default=FOLDER / "training" / "out" / "shortcuts")
     parser.add_argument("--journals", type=Path, default=FOLDER / "training" / "out" / "board")
     parser.add_argument("--resume", action="store_true", help="go on with a run of the same models that was stopped")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    if not options.resume:
-        shutil.rmtree(options.journals, ignore_errors=True)
     options.journals.mkdir(parents=True, exist_ok=True)
     for family in options.families:
-        if family in SHORTCUTS and not is_current(options.models / family):
+        if not options.resume:
+            for journal in options.journals.glob(f"{family}.*.jsonl"):
+                journal.unlink()
+        if family in SHORTCUTS and not is_current(family, options.models / family):
             print(f"{family}: training its model", file=sys.stderr)
             train_shortcut(family, options.models / family)
     found = list(all_measured(options.families, options.prompts, options.models, options.journals, options.processes))

@@ -1,8 +1,8 @@
 """Other libraries' own implementations as scorers of `attribution.evaluate`, asked as their documentation asks them.
 
 Captum's ablations put nothing in the place of a unit, as a template of its own allows; its gradients, and all of Inseq,
-know tokens only, whose scores are summed within a unit. ContextCite's package has one score per unit for the output as
-a whole. Scores are of log-probabilities.
+know tokens only, whose scores are summed within a unit. Inseq has scores of earlier output tokens too. Captum's
+regressions have one score per unit for the output as a whole. Scores are of log-probabilities.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution.errors import AttributionError
 from attribution.faithfulness.contenders import Scorer
 from attribution.models.local import LocalModel
 from attribution.result import Attribution
+from benchmarks.context_cite_package import CHAT_TEMPLATE, open_citer
 
 Scores = np.ndarray
 SAMPLES = 128
-"""How often the sampling methods of Captum ask, of which it does not say what suffices."""
+"""How often Captum's regressions ask, of which it does not say what suffices."""
+
+ORDERS = 25
+"""Of Captum's Shapley sampling: its default."""
 
 _Function = Callable[[LocalModel, Attribution], Scores]
 
@@ -31,7 +36,7 @@ def peers() -> list[Scorer]:
     """A scorer for each method of each library that runs with the installed transformers."""
     functions: dict[str, tuple[_Function, bool]] = {
         "captum feature_ablation": (_captum_ablation("FeatureAblation"), True),
-        "captum shapley_sampling": (_captum_ablation("ShapleyValueSampling", n_samples=8), True),
+        "captum shapley_sampling": (_captum_ablation("ShapleyValueSampling", n_samples=ORDERS), True),
         "captum kernel_shap": (_captum_ablation("KernelShap", n_samples=SAMPLES), True),
         "captum lime": (_captum_ablation("Lime", n_samples=SAMPLES), True),
         "captum gradient_x_activation": (_captum_gradient("LayerGradientXActivation"), True),
@@ -43,13 +48,29 @@ def peers() -> list[Scorer]:
         "inseq attention": (_inseq("attention", _averaged), False),
         "context-cite": (_context_cite, True),
     }
-    return [Scorer(name, function, signed) for name, (function, signed) in functions.items()]
+    return [Scorer(name, _told(function), signed) for name, (function, signed) in functions.items()]
+
+
+def _told(function: _Function) -> _Function:
+    """The function with whatever it raises as an `AttributionError`: the reason of a number that is missing."""
+
+    def score(model: LocalModel, result: Attribution) -> Scores:
+        try:
+            return function(model, result)
+        except Exception as error:  # these libraries raise what they like
+            raise AttributionError(f"{type(error).__name__}: {error}") from error
+
+    return score
 
 
 def _by_unit(tokens: Scores, result: Attribution) -> Scores:
-    """Scores of the prompt's tokens `[output, token]`, summed within units."""
+    """Scores of tokens `[output, token]`, summed within units; those of output tokens behind, where these are units."""
     edges = [(unit.first_token, unit.last_token) for unit in result.units]
-    return np.stack([tokens[:, start:end].sum(1) for start, end in edges], axis=1)
+    units = np.stack([tokens[:, start:end].sum(1) for start, end in edges], axis=1)
+    n_prompt = len(result.prompt_ids)
+    if result.output_scores is None or tokens.shape[1] == n_prompt:
+        return units
+    return np.concatenate([units, tokens[:, n_prompt:]], axis=1)
 
 
 def _texts(result: Attribution) -> list[str]:
@@ -150,7 +171,7 @@ def _inseq(name: str, by_token: Callable[[Tensor], Tensor], **options: Any) -> _
         n_prompt, n_output = len(result.prompt_ids), len(result.outputs)
         if scores.shape[1] not in (n_prompt + n_output, n_prompt + n_output + 1) or len(scores) < n_output:
             raise ValueError(f"expected {n_prompt} + {n_output} tokens, Inseq read {scores.shape}")
-        return _by_unit(np.nan_to_num(scores[:n_output, :n_prompt]), result)
+        return _by_unit(np.nan_to_num(scores[:n_output, : n_prompt + n_output]), result)
 
     return score
 
@@ -173,51 +194,25 @@ def _averaged(scores: Tensor) -> Tensor:
 
 
 def _context_cite(model: LocalModel, result: Attribution) -> Scores:
-    """The `context-cite` package, told where the units are and what the output is."""
-    import nltk  # pyright: ignore[reportMissingImports] - of the bench group
-
-    # Its import fetches data for a sentence tokenizer that is not used here.
-    nltk.download = lambda *_arguments, **_options: True
-    from context_cite import ContextCiter, utils  # pyright: ignore[reportMissingImports]
-    from context_cite.context_partitioner import BaseContextPartitioner  # pyright: ignore[reportMissingImports]
-
-    utils.tqdm = iter  # no bar for every call
-
-    class Units(BaseContextPartitioner):  # pyright: ignore[reportUntypedBaseClass]
-        """The result's units."""
-
-        def __init__(self) -> None:
-            self._texts = np.array(_texts(result))
-            super().__init__(self.get_context())
-
-        @property
-        def num_sources(self) -> int:
-            return len(self._texts)
-
-        def split_context(self) -> None:
-            pass
-
-        def get_source(self, index: int) -> str:
-            return str(self._texts[index])
-
-        def get_context(self, mask: Any = None) -> Any:
-            return "".join(self._texts if mask is None else self._texts[mask])
-
-    tokenizer = model.tokenizer
+    """The `context-cite` package, told where the units are and what the output is, asked about each output token."""
+    tokenizer, texts = model.tokenizer, [output.text for output in result.outputs]
+    # It adds no special tokens, so that what the prompt begins with is of its template.
+    begins = "".join(tokenizer.decode([result.prompt_ids[unit.first_token]]) for unit in result.units if unit.special)
+    ends = np.cumsum([len(text) for text in texts])
     before = tokenizer.chat_template
     try:
-        tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-        units = Units()
-        citer: Any = ContextCiter(
-            model.model, tokenizer, units.context, "", prompt_template="{context}{query}", partitioner=units
+        tokenizer.chat_template = begins + CHAT_TEMPLATE
+        citer = open_citer(
+            model.model, tokenizer, _texts(result), "", begins + result.prompt + "".join(texts), joint=""
         )
-        # It would have the model write otherwise.
-        citer._cache["output"] = result.prompt + "".join(output.text for output in result.outputs)
         with _silent():
-            scores = np.asarray(citer.get_attributions(verbose=False))
+            rows = [
+                citer.get_attributions(int(end) - len(text), int(end), verbose=False)
+                for text, end in zip(texts, ends, strict=True)
+            ]
     finally:
         tokenizer.chat_template = before
-    return _with_special(np.broadcast_to(scores, (len(result.outputs), len(scores))), result)
+    return _with_special(np.stack([np.asarray(row) for row in rows]), result)
 
 
 def _numpy(scores: Tensor) -> np.ndarray:

@@ -171,8 +171,10 @@ def page_of(*found: Any, outputs: Any = None) -> str:
 
 def experiments(demo: LocalModel) -> dict[str, Any]:
     """What each experiment finds about a question, with the embedded model."""
-    first = at.explain(demo, QUESTION)
-    second = at.explain(demo, QUESTION.replace("How many apples does Sam", "How many oranges does Tom"))
+    first = at.explain(demo, QUESTION, method="leave_one_out")
+    second = at.explain(
+        demo, QUESTION.replace("How many apples does Sam", "How many oranges does Tom"), method="leave_one_out"
+    )
     return {
         "comparison": at.compare(first, second),
         "shares": at.compare(first, at.explain(demo, QUESTION, output=first.output, method="saliency")),

@@ -198,7 +198,7 @@ def test_a_contrast_is_read_in_all_its_texts(llama: LocalModel) -> None:
     found = []
     for road in (packed, batched):
         road(llama)
-        found.append(explain(llama, prompt, output=" The end", target=contrast, units="token"))
+        found.append(explain(llama, prompt, output=" The end", target=contrast, units="token", method="leave_one_out"))
     assert np.allclose(found[0].scores, found[1].scores, atol=1e-4)
     assert found[0].output_scores is not None
     assert np.allclose(found[0].output_scores, found[1].output_scores, atol=1e-4)
@@ -220,14 +220,16 @@ def test_several_texts_to_replace_by_are_averaged(llama: LocalModel) -> None:
     from attribution.explainer import explain
 
     def total(*fillers) -> np.ndarray:
-        return explain(llama, "Sam has 3 apples.", output=" The", ablation=Replace(*fillers)).scores
+        return explain(
+            llama, "Sam has 3 apples.", output=" The", ablation=Replace(*fillers), method="leave_one_out"
+        ).scores
 
     assert np.allclose(total("...", "!!"), (total("...") + total("!!")) / 2, atol=1e-5)
     own = ["Tom", "had", "5", "pears", "!"]
     assert not np.allclose(total(own), total("..."), atol=1e-3)
     assert np.allclose(total(own, "..."), (total(own) + total("...")) / 2, atol=1e-5)
     written = llama.codec.encode("Tom has 3 apples.").ids
-    plain = explain(llama, "Sam has 3 apples.", output=" The")
+    plain = explain(llama, "Sam has 3 apples.", output=" The", method="leave_one_out")
     replaced = reference.logprobs(llama.model, list(written), [plain.outputs[0].id])[0]
     assert total(own)[0, 1] == pytest.approx(plain.outputs[0].logprob - replaced, abs=1e-4)
     with pytest.raises(InputError, match=r"Expected 5 texts to replace units by, one for each .* got 2"):
@@ -607,7 +609,7 @@ def test_texts_to_replace_by_that_do_not_fit(llama: LocalModel) -> None:
     from attribution.explainer import explain
 
     with pytest.raises(ContextWindowError, match=r"with Replace\('(long )+'\) the prompt may come to \d+"):
-        explain(llama, "Sam has 3 apples.", output=" The", ablation=Replace("long " * 12))
+        explain(llama, "Sam has 3 apples.", output=" The", ablation=Replace("long " * 12), method="leave_one_out")
 
 
 @pytest.mark.usefixtures("untyped")

@@ -650,7 +650,7 @@ def test_spans_that_are_not_there(units: object, message: str) -> None:
 def test_chats_that_are_none(messages: list, message: str, llama: LocalModel) -> None:
     model = LocalModel(llama.model, chat_tokenizer(BY_NAME["chatml"]))
     with pytest.raises(InputError, match=message):
-        explain(model, messages, output=[20])
+        explain(model, messages, output=[20], method="leave_one_out")
 
 
 @pytest.mark.usefixtures("untyped")
@@ -701,7 +701,7 @@ def test_chats_that_a_template_does_not_take(name: str, messages: list, message:
 
 def test_a_tokenizer_without_a_template() -> None:
     with pytest.raises(InputError, match=r"has no chat template, .* Pass the prompt as one string"):
-        explain((tiny_model("llama"), tiny_tokenizer()), TURNS, output=[20])
+        explain((tiny_model("llama"), tiny_tokenizer()), TURNS, output=[20], method="leave_one_out")
 
 
 def test_a_template_that_shows_nothing() -> None:

@@ -47,10 +47,10 @@ def test_explain_as_json(cli) -> None:
 
 
 def test_a_dry_run_and_a_budget(cli, tmp_path) -> None:
-    status, out, _ = cli("explain", PROMPT, "--dry-run")
+    status, out, _ = cli("explain", PROMPT, "--dry-run", "--method", "leave_one_out")
     assert status == 0
     assert out.startswith("at most 18 forwards, ")
-    _, out, _ = cli("explain", PROMPT, "--dry-run", "--json")
+    _, out, _ = cli("explain", PROMPT, "--dry-run", "--json", "--method", "leave_one_out")
     assert json.loads(out)["forwards"] == 18
     _, out, _ = cli("explain", PROMPT, "--max-forwards", "8")
     assert "partial: the budget ended first" in out
@@ -68,7 +68,7 @@ def test_a_dry_run_and_a_budget(cli, tmp_path) -> None:
     ("typed", "shown"), [("delete", "delete"), ("mask", "mask"), ("replace:...", "Replace('...')")]
 )
 def test_meanings_of_absent(cli, typed: str, shown: str) -> None:
-    status, out, _ = cli("explain", PROMPT, "--ablation", typed)
+    status, out, _ = cli("explain", PROMPT, "--ablation", typed, "--method", "leave_one_out")
     assert status == 0
     assert f"absent: {shown}" in out.replace("\n", " ")
     status, _, err = cli("explain", PROMPT, "--ablation", "zero")
@@ -144,7 +144,8 @@ def test_a_part_of_the_output_as_the_target(cli) -> None:
     assert cli("explain", PROMPT, "--target", "3", *contrast) == cli("explain", PROMPT, "--why", "3", *contrast)
     given = ("--output", "\n\nThe answer is 5.")
     assert cli("explain", PROMPT, *given, "--target", "5.") == cli("explain", PROMPT, *given, "--why", "5.")
-    assert cli("explain", PROMPT, "--target", "The answer", "--dry-run")[1].startswith("at most 18 forwards, ")
+    dry = cli("explain", PROMPT, "--target", "The answer", "--dry-run", "--method", "leave_one_out")[1]
+    assert dry.startswith("at most 18 forwards, ")
     assert "part of the output" in " ".join(cli("explain", "--help")[1].split())
 
 
@@ -224,7 +225,7 @@ def test_version_and_help(cli) -> None:
         (["explain", PROMPT, "--why", "7"], "Expected a part of the output"),
         (["explain", PROMPT, "--model", "/no/such/folder"], "No model could be loaded"),
         (["explain", PROMPT, "--save", "/no/such/folder/r"], "a folder that exists"),
-        (["explain", PROMPT * 60], "at most 512 tokens"),
+        (["explain", PROMPT * 150], "at most 2048 tokens"),
         (["explain", PROMPT, "--save", "/tmp"], "the name of a file"),
         (["explain", PROMPT, "--save", ""], "the name of a file"),
         (["explain", PROMPT, "--model", "/tmp/\x1b]0;owned\x07no"], "␛]0;owned␇no"),

@@ -37,7 +37,7 @@ def test_whatif(cli) -> None:
     edits = ("--remove", "Tom", "--replace", "/Sam/=>Ann", "--swap", "3=>5", "--move", "Tom has 5 oranges=>Sam has 3")
     status, out, err = cli("whatif", APPLES, *edits, "--rewrite", ORANGES, "--why", "3")
     assert (status, err) == (0, "")
-    assert "'3' has -0.017 nats" in out
+    assert "'3' has -0.144 nats" in out
     for shown in ("without 'Tom'", "'Sam' (2 times) → 'Ann'", "'3' ⇄ '5'", "before 'Sam has 3'", "another prompt"):
         assert shown in out
     found = json.loads(cli("whatif", APPLES, *edits, "--why", "3", "--json")[1])
@@ -51,16 +51,16 @@ def test_whatif_by_index(cli) -> None:
 
 
 def test_compare_prompts_methods_and_files(cli, tmp_path) -> None:
-    prompts = cli("compare", APPLES, ORANGES, "--why", "3")
+    prompts = cli("compare", APPLES, ORANGES, "--why", "3", "--method", "leave_one_out")
     assert prompts[0] == 0
     ranking = prompts[1][prompts[1].index("Largest differences for '3', in nats:") :]
-    assert ranking.splitlines()[2].split()[-1] == "Tom"
+    assert ranking.splitlines()[2].endswith("Sam (2 of 2)")
     methods = cli("compare", APPLES, "--method", "leave_one_out", "--method", "attn_lrp", "--why", "3")
     assert "attn_lrp" in methods[1]
     names = []
     for index, prompt in enumerate((APPLES, ORANGES)):
         names.append(str(tmp_path / f"{index}.safetensors"))
-        assert cli("explain", prompt, "--save", names[-1])[0] == 0
+        assert cli("explain", prompt, "--method", "leave_one_out", "--save", names[-1])[0] == 0
     assert cli("compare", *names, "--why", "3")[1] == prompts[1]
     contrasts = json.loads(cli("compare", APPLES, ORANGES, "--why", "3", "--instead", "5", "--json")[1])
     assert contrasts["first"]["target"] == "logprob - '5' instead of '3'"
@@ -91,11 +91,11 @@ def test_parts_by_their_characters(cli) -> None:
 
 def test_verify(cli, tmp_path) -> None:
     name = str(tmp_path / "r.safetensors")
-    cli("explain", ORANGES, "--save", name)
-    status, out, err = cli("verify", name, "--why", "3", "--top", "4")
+    cli("explain", ORANGES.replace("Sam have", "Tom have"), "--method", "leave_one_out", "--save", name)
+    status, out, err = cli("verify", name, "--why", "5", "--top", "2")
     assert (status, err) == (0, "")
-    assert "held for '3'" in out
-    assert json.loads(cli("verify", name, "--why", "3", "--top", "4", "--json")[1])["held"] is True
+    assert "held for '5'" in out
+    assert json.loads(cli("verify", name, "--why", "5", "--top", "2", "--json")[1])["held"] is True
 
 
 def test_pages_of_experiments(cli, tmp_path) -> None:

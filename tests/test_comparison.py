@@ -559,7 +559,7 @@ def test_nothing_in_a_text_is_executed(text: str) -> None:
 
 def asked(demo, thing: str, whose: str = "Sam", **options) -> Attribution:
     prompt = f"Sam has 3 apples and Tom has 5 oranges. How many {thing} does {whose} have?"
-    return attribution.explain(demo, prompt, units="word", **options)
+    return attribution.explain(demo, prompt, units="word", **{"method": "leave_one_out", **options})
 
 
 def test_apples_and_oranges(demo) -> None:
@@ -585,7 +585,7 @@ def test_what_decides_moves_with_the_question(demo) -> None:
     assert [pair.text_second for pair in compared.pairs if pair.kind == "changed"] == ["oranges", "Tom"]
     difference = {pair.text_first: pair.difference for pair in compared.pairs if (pair.first or 0) < 10}
     assert difference["5"] > 0 > difference["3"]
-    assert compared.differences[0].text_first == "5"
+    assert {pair.text_first for pair in compared.differences[:2]} == {"3", "5"}
 
 
 def test_two_methods(demo) -> None:

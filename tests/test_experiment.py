@@ -76,7 +76,7 @@ def test_other_targets(demo: LocalModel) -> None:
     assert three.value > 0 > three.variants[0].value
     assert three.unit == "nats"
     prob = at.whatif(demo, APPLES, Edit.swap("3", "5"), target="prob", outputs="3")
-    assert 0.9 < prob.value <= 1
+    assert 0.8 < prob.value <= 1
     assert prob.variants[0].value < 0.1
     semantic = at.whatif(demo, APPLES, [Edit.swap("3", "5"), Edit.remove("Tom")], target=at.Semantic("exact"))
     assert (semantic.value, semantic.unit) == (1, "similarity")
@@ -114,7 +114,7 @@ def test_edits_that_the_model_never_sees_are_refused(demo: LocalModel) -> None:
 
 def test_a_mistake_in_the_last_edit_costs_nothing(demo: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalModel, "generate", lambda *_, **__: pytest.fail("the model was asked to write"))
-    edits = [Edit.remove("Tom"), Edit.replace("Tom", "pears " * 600)]
+    edits = [Edit.remove("Tom"), Edit.replace("Tom", "pears " * 2100)]
     with pytest.raises(ContextWindowError):
         at.whatif(demo, APPLES, edits, output=" 3")
 
@@ -135,7 +135,7 @@ def test_prompts_are_recorded_whole() -> None:
 
 
 def test_units_by_index_are_those_of_a_result(demo: LocalModel) -> None:
-    result = at.explain(demo, APPLES, units="sentence")
+    result = at.explain(demo, APPLES, units="sentence", method="leave_one_out")
     index = next(i for i, unit in enumerate(result.units) if unit.text == STORY)
     found = at.whatif(demo, APPLES, Edit.remove(index), units="sentence")
     assert found.variants[0].prompt == "How many apples does Sam have?"
@@ -219,7 +219,7 @@ def test_a_changed_prompt_that_is_too_long(llama: LocalModel) -> None:
 @pytest.mark.usefixtures("untyped")  # the type checker draws from Python's random numbers
 def test_nothing_of_the_model_is_changed(demo: LocalModel) -> None:
     before = snapshot(demo.model, demo.tokenizer)
-    result = at.explain(demo, APPLES)
+    result = at.explain(demo, APPLES, method="leave_one_out")
     at.whatif(demo, APPLES, Edit.remove("Tom"))
     at.counterfactuals(demo, APPLES, {"3": ["4"]})
     at.verify(demo, result, n_random=20)

@@ -28,16 +28,16 @@ PROMPT = "Sam has 3 apples."
 
 
 def test_the_model_writes_where_no_output_is_given(llama: LocalModel) -> None:
-    result = explain(llama, PROMPT, max_new_tokens=5)
+    result = explain(llama, PROMPT, max_new_tokens=5, method="leave_one_out")
     ids = llama.codec.encode(PROMPT).ids
     assert tuple(output.id for output in result.outputs) == llama.generate(ids, 5)
     assert result.output == llama.codec.decode([output.id for output in result.outputs])
-    again = explain(llama, PROMPT, output=[output.id for output in result.outputs])
+    again = explain(llama, PROMPT, output=[output.id for output in result.outputs], method="leave_one_out")
     assert np.array_equal(again.scores, result.scores)
 
 
 def test_units_reproduce_the_prompt(llama: LocalModel) -> None:
-    words = explain(llama, PROMPT, output=" The")
+    words = explain(llama, PROMPT, output=" The", method="leave_one_out")
     assert [unit.text for unit in words.units] == ["<bos>", "Sam", "has", "3", "apples", "."]
     assert [unit.role for unit in words.units] == ["special", *["prompt"] * 5]
     for unit in words.units[1:]:
@@ -49,7 +49,7 @@ def test_units_reproduce_the_prompt(llama: LocalModel) -> None:
         {"paragraph": 0, "line": 0, "sentence": 0, "word": 0},
         {"paragraph": 0, "line": 0, "sentence": 0, "word": 1},
     ]
-    tokens = explain(llama, PROMPT, output=" The", units="token")
+    tokens = explain(llama, PROMPT, output=" The", units="token", method="leave_one_out")
     assert "".join(unit.text for unit in tokens.units if not unit.special) == PROMPT
     assert [unit.last_token for unit in tokens.units] == list(range(1, len(tokens.units) + 1))
 
@@ -81,13 +81,13 @@ def test_the_record(llama: LocalModel) -> None:
     n = len(llama.codec.encode(PROMPT).ids) + len(result.outputs) - 1
     assert result.cost == {"forwards": 1, "backwards": len(result.outputs), "tokens": n}
     assert result.outputs[0].logprob == pytest.approx(
-        explain(llama, PROMPT, output=" The").outputs[0].logprob, abs=1e-5
+        explain(llama, PROMPT, output=" The", method="leave_one_out").outputs[0].logprob, abs=1e-5
     )
-    assert explain(llama, PROMPT, output=" The").ablation == "delete"
+    assert explain(llama, PROMPT, output=" The", method="leave_one_out").ablation == "delete"
 
 
 def test_cost_of_leave_one_out_counts_each_prompt_once(llama: LocalModel) -> None:
-    result = explain(llama, PROMPT, output=" The")
+    result = explain(llama, PROMPT, output=" The", method="leave_one_out")
     # Five words and the whole prompt; BOS is never removed.
     assert result.cost["forwards"] == 6
 
@@ -129,10 +129,12 @@ def test_wrong_arguments(arguments: dict, message: str, llama: LocalModel) -> No
 
 @pytest.mark.usefixtures("untyped")
 def test_numbers_of_other_libraries(llama: LocalModel) -> None:
-    expected = explain(llama, PROMPT, output=[5, 6])
+    expected = explain(llama, PROMPT, output=[5, 6], method="leave_one_out")
     for ids in (np.array([5, 6]), torch.tensor([5, 6]), (np.int64(5), 6)):
-        assert explain(llama, PROMPT, output=ids) == expected
-    assert explain(llama, PROMPT, max_new_tokens=np.int64(2)) == explain(llama, PROMPT, max_new_tokens=2)
+        assert explain(llama, PROMPT, output=ids, method="leave_one_out") == expected
+    assert explain(llama, PROMPT, max_new_tokens=np.int64(2), method="leave_one_out") == explain(
+        llama, PROMPT, max_new_tokens=2, method="leave_one_out"
+    )
 
 
 # Budgets, and going on from where one ended
@@ -187,11 +189,11 @@ def test_a_method_goes_on_from_what_another_asked(llama: LocalModel) -> None:
     exact = explain(llama, PROMPT, output=" The", method="exact_shapley")
     free = explain(llama, PROMPT, output=" The", method="leave_one_out", resume=exact)
     assert free.cost["forwards"] == 1  # the whole prompt, to see that the model is the same
-    assert np.allclose(free.scores, explain(llama, PROMPT, output=" The").scores, atol=1e-5)
+    assert np.allclose(free.scores, explain(llama, PROMPT, output=" The", method="leave_one_out").scores, atol=1e-5)
 
 
 def test_resuming_from_another_question(llama: LocalModel) -> None:
-    result = explain(llama, PROMPT, output=" The")
+    result = explain(llama, PROMPT, output=" The", method="leave_one_out")
     for other, name in (
         ({"output": " An"}, "output"),
         ({"target": "prob"}, "target"),
@@ -205,16 +207,22 @@ def test_resuming_from_another_question(llama: LocalModel) -> None:
     with torch.no_grad():
         other.model.get_output_embeddings().weight[:40].mul_(1.5)
     with pytest.raises(InputError, match="Expected the model that the result to resume from was computed with"):
-        explain(other, PROMPT, output=" The", resume=result)
+        explain(other, PROMPT, output=" The", resume=result, method="leave_one_out")
     with pytest.raises(InputError, match="saliency asks no ablated prompts"):
         explain(llama, PROMPT, output=" The", resume=result, method="saliency")
     with pytest.raises(InputError, match="saliency asks for none"):
-        explain(llama, PROMPT, output=" The", resume=explain(llama, PROMPT, output=" The", method="saliency"))
+        explain(
+            llama,
+            PROMPT,
+            output=" The",
+            resume=explain(llama, PROMPT, output=" The", method="saliency"),
+            method="leave_one_out",
+        )
 
 
 def test_budgets_that_suffice_for_nothing(llama: LocalModel) -> None:
     with pytest.raises(BudgetError, match="before any unit was deleted"):
-        explain(llama, PROMPT, output=" The", max_forwards=1)
+        explain(llama, PROMPT, output=" The", max_forwards=1, method="leave_one_out")
     with pytest.raises(BudgetError, match=r"Allow more"):
         explain(llama, PROMPT, output=" The", method="kernel_shap", max_seconds=1e-9)
 
@@ -247,17 +255,17 @@ def test_bad_budgets_and_meanings(wrong: dict, message: str, llama: LocalModel) 
 @pytest.mark.parametrize("units", ["word", "token"])
 def test_the_meaning_of_absent_stands_in_the_result(meaning, units: str, llama: LocalModel, gpt2: LocalModel) -> None:
     for model in (llama, gpt2):
-        result = explain(model, PROMPT, output=" The end", ablation=meaning, units=units)
+        result = explain(model, PROMPT, output=" The end", ablation=meaning, units=units, method="leave_one_out")
         assert result.ablation == str(meaning)
         assert result.scores.any()
     assert str(Replace("...", ["a", "b"])) == "Replace('...', ['a', 'b'])"
 
 
 def test_special_tokens_are_ablated_where_that_is_asked(llama: LocalModel) -> None:
-    special = [unit.special for unit in explain(llama, PROMPT, output=" The").units]
+    special = [unit.special for unit in explain(llama, PROMPT, output=" The", method="leave_one_out").units]
     assert any(special)
-    assert not explain(llama, PROMPT, output=" The").scores[:, special].any()
-    assert explain(llama, PROMPT, output=" The", ablate_special=True).scores[:, special].all()
+    assert not explain(llama, PROMPT, output=" The", method="leave_one_out").scores[:, special].any()
+    assert explain(llama, PROMPT, output=" The", ablate_special=True, method="leave_one_out").scores[:, special].all()
 
 
 def test_interactions_in_the_result(llama: LocalModel, tmp_path: Path) -> None:
@@ -277,9 +285,9 @@ def test_interactions_in_the_result(llama: LocalModel, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("meaning", ["mask", Replace("...")])
 def test_dry_runs_know_the_meaning_of_absent(meaning, llama: LocalModel) -> None:
-    explain(llama, PROMPT, output=" The", ablation=meaning)
-    said = explain(llama, PROMPT, output=" The", ablation=meaning, dry_run=True)
-    result = explain(llama, PROMPT, output=" The", ablation=meaning)
+    explain(llama, PROMPT, output=" The", ablation=meaning, method="leave_one_out")
+    said = explain(llama, PROMPT, output=" The", ablation=meaning, dry_run=True, method="leave_one_out")
+    result = explain(llama, PROMPT, output=" The", ablation=meaning, method="leave_one_out")
     assert (said.forwards, said.tokens) == (result.cost["forwards"], result.cost["tokens"])
 
 
@@ -288,15 +296,17 @@ def test_a_chat_is_recorded_whole_and_can_be_gone_on_with(tmp_path) -> None:
     model = LocalModel(tiny_model("llama"), chat_tokenizer(family))
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who is Tom?"}]
     chat = Chat(messages, options={"enable_thinking": False})
-    first = explain(model, chat, max_new_tokens=2, max_forwards=3)
+    first = explain(model, chat, max_new_tokens=2, max_forwards=3, method="leave_one_out")
     assert first.question["messages"] == messages
     assert first.question["options"] == {"enable_thinking": False}
     assert first.notes["partial"]
     first.save(tmp_path / "r.safetensors")
-    whole = explain(model, chat, max_new_tokens=2, resume=Attribution.load(tmp_path / "r.safetensors"))
-    assert np.allclose(whole.scores, explain(model, chat, max_new_tokens=2).scores, atol=1e-4)
+    whole = explain(
+        model, chat, max_new_tokens=2, resume=Attribution.load(tmp_path / "r.safetensors"), method="leave_one_out"
+    )
+    assert np.allclose(whole.scores, explain(model, chat, max_new_tokens=2, method="leave_one_out").scores, atol=1e-4)
     with pytest.raises(InputError, match="with another"):
-        explain(model, messages, max_new_tokens=2, resume=first)
+        explain(model, messages, max_new_tokens=2, resume=first, method="leave_one_out")
 
 
 @pytest.mark.parametrize("options", [{"over_outputs": "mean"}, {"over_outputs": "min", "target": Semantic()}])
@@ -304,7 +314,15 @@ def test_a_mean_of_nothing_is_refused(options: dict, llama: LocalModel) -> None:
     with pytest.raises(InputError, match="Type per_output=False with it"):
         explain(llama, PROMPT, output=" The", **options)
     with pytest.raises(InputError, match="Type per_output=False with it"):
-        explain(llama, PROMPT, output=" The", target=Semantic(), per_output=False, over_outputs="mean")
+        explain(
+            llama,
+            PROMPT,
+            output=" The",
+            target=Semantic(),
+            per_output=False,
+            over_outputs="mean",
+            method="leave_one_out",
+        )
 
 
 # What else could have been written
@@ -343,17 +361,17 @@ def test_alternatives_of_every_output_token(options: dict, llama: LocalModel) ->
 
 def test_alternatives_cost_nothing_and_are_told_again_where_a_run_goes_on(demo: LocalModel) -> None:
     question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
-    first = explain(demo, question, max_forwards=8)
+    first = explain(demo, question, max_forwards=8, method="leave_one_out")
     assert first.cost["forwards"] <= 8
     assert [output.alternatives[0][0] for output in first.outputs] == [output.text for output in first.outputs]
-    again = explain(demo, question, resume=first)
+    again = explain(demo, question, resume=first, method="leave_one_out")
     for one, other in zip(first.outputs, again.outputs, strict=True):
         assert [text for text, _ in one.alternatives] == [text for text, _ in other.alternatives]
     assert explain(demo, question, method="saliency").cost["forwards"] == 1
 
 
 def test_parts_of_the_output_that_a_token_is_in(llama: LocalModel) -> None:
-    result = explain(llama, PROMPT, output=" The end. He is 35.\n\nYes")
+    result = explain(llama, PROMPT, output=" The end. He is 35.\n\nYes", method="leave_one_out")
     for level in ("word", "sentence", "line", "paragraph"):
         for index, output in enumerate(result.outputs):
             own = [i for i, other in enumerate(result.outputs) if other.inside[level] == output.inside[level]]

@@ -76,7 +76,7 @@ def assert_ablations(model) -> None:
     """Leave-one-out, packed, is what the model itself says of prompts without a word."""
     local = LocalModel(model, tiny_tokenizer())
     roads._known[model] = (local.state, roads.Road(works=True, ratio=0.0, measured=10**6, checked=10**6))
-    result = explain(local, PROMPT, output=" The answer")
+    result = explain(local, PROMPT, output=" The answer", method="leave_one_out")
     ids, output = list(local.codec.encode(PROMPT).ids), [token.id for token in result.outputs]
     whole = np.array(logprobs(model, ids, output))
     for index, unit in enumerate(result.units):

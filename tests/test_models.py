@@ -42,7 +42,7 @@ def test_a_folder(folder) -> None:
         model = attribution.load(source)
         assert not model.model.training
         assert torch.equal(model.embedding_layer.weight, tiny_model("llama").get_input_embeddings().weight)
-        assert explain(model, PROMPT, max_new_tokens=2).model["name"] == str(folder)
+        assert explain(model, PROMPT, max_new_tokens=2, method="leave_one_out").model["name"] == str(folder)
 
 
 def test_options_pass_through(folder) -> None:
@@ -59,7 +59,7 @@ def test_a_pair_and_a_loaded_model() -> None:
 
 
 def test_explain_takes_what_load_takes() -> None:
-    result = explain((tiny_model("gpt2"), tiny_tokenizer()), PROMPT, max_new_tokens=2)
+    result = explain((tiny_model("gpt2"), tiny_tokenizer()), PROMPT, max_new_tokens=2, method="leave_one_out")
     assert result.model["architecture"] == "GPT2LMHeadModel"
 
 
@@ -139,21 +139,21 @@ def test_weights_that_are_missing(folder, tmp_path) -> None:
 def test_a_config_that_wants_tuples() -> None:
     model = copy.deepcopy(tiny_model("llama"))
     model.config.return_dict = False
-    assert explain((model, tiny_tokenizer()), PROMPT, max_new_tokens=2).scores.any()
+    assert explain((model, tiny_tokenizer()), PROMPT, max_new_tokens=2, method="leave_one_out").scores.any()
 
 
 def test_a_model_made_in_inference_mode() -> None:
     with torch.inference_mode():
         model = type(tiny_model("llama"))(tiny_model("llama").config).eval()
     with pytest.raises(ModelError, match="inference_mode"):
-        explain((model, tiny_tokenizer()), PROMPT)
+        explain((model, tiny_tokenizer()), PROMPT, method="leave_one_out")
 
 
 def test_a_tokenizer_of_another_model() -> None:
     config = type(tiny_model("llama").config)(**tiny_model("llama").config.to_dict() | {"vocab_size": 100})
     small = type(tiny_model("llama"))(config).eval()
     with pytest.raises(ModelError, match=r"gave id \d+ and the model's embedding has 100 rows"):
-        explain((small, tiny_tokenizer()), PROMPT)
+        explain((small, tiny_tokenizer()), PROMPT, method="leave_one_out")
 
 
 def test_a_slow_tokenizer() -> None:
@@ -169,16 +169,16 @@ def test_context_window() -> None:
     model = LocalModel(tiny_model("llama"), tiny_tokenizer())
     long = " ".join(["apples"] * WINDOW)
     with pytest.raises(ContextWindowError, match=f"at most {WINDOW} tokens and the prompt has {WINDOW + 2}"):
-        explain(model, long, max_new_tokens=1)
+        explain(model, long, max_new_tokens=1, method="leave_one_out")
     with pytest.raises(ContextWindowError):
-        explain(model, "apples", output=long)
+        explain(model, "apples", output=long, method="leave_one_out")
 
 
 def test_a_model_that_does_not_write_on() -> None:
     for kind in (BertModel, BertForMaskedLM):
         encoder = kind(BertConfig(vocab_size=320, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).eval()
         with pytest.raises(InputError, match=f"got {kind.__name__}. Load it with AutoModelForCausalLM"):
-            explain((encoder, tiny_tokenizer()), PROMPT)
+            explain((encoder, tiny_tokenizer()), PROMPT, method="leave_one_out")
 
 
 # Text and ids
@@ -197,7 +197,7 @@ def test_a_given_output_keeps_the_ids_of_the_prompt(llama: LocalModel) -> None:
 def test_a_tokenizer_that_marks_the_start_of_words(seam: tuple[str, str]) -> None:
     """SentencePiece's way: a text gets a space in front, and decoding drops it. Neither may happen in mid-text."""
     prompt, output = seam
-    result = explain((tiny_model("llama"), metaspace_tokenizer()), prompt, output=output)
+    result = explain((tiny_model("llama"), metaspace_tokenizer()), prompt, output=output, method="leave_one_out")
     assert result.output == output
     ids = [*metaspace_tokenizer()(prompt)["input_ids"], *(o.id for o in result.outputs)]
     assert metaspace_tokenizer().decode(ids) == prompt + output
@@ -206,7 +206,7 @@ def test_a_tokenizer_that_marks_the_start_of_words(seam: tuple[str, str]) -> Non
 def test_an_output_that_a_tokenizer_cannot_write() -> None:
     lossy = metaspace_tokenizer()
     with pytest.raises(InputError, match="Pass its ids instead"):
-        explain((tiny_model("llama"), lossy), "Sam ha", output="s\u25813")
+        explain((tiny_model("llama"), lossy), "Sam ha", output="s\u25813", method="leave_one_out")
 
 
 def test_output_texts_add_up(llama: LocalModel) -> None:
@@ -378,7 +378,7 @@ def test_training_mode() -> None:
     model.eval()
     model.transformer.h[0].attn.attn_dropout.train()
     with pytest.raises(ModelError, match=r"'transformer\.h\.0\.attn\.attn_dropout' is in training mode"):
-        explain((model, tiny_tokenizer()), PROMPT)
+        explain((model, tiny_tokenizer()), PROMPT, method="leave_one_out")
 
 
 def test_nan_weights() -> None:
@@ -386,7 +386,7 @@ def test_nan_weights() -> None:
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(NonFiniteError, match="logits are NaN"):
-        explain((model, tiny_tokenizer()), PROMPT)
+        explain((model, tiny_tokenizer()), PROMPT, method="leave_one_out")
 
 
 def test_the_demo_model_is_loaded_quietly(capfd: pytest.CaptureFixture[str]) -> None:

@@ -250,7 +250,7 @@ def model():
 
 
 def test_verification(model) -> None:
-    found = at.verify(model, at.explain(model, QUESTION), 1, n_random=20)
+    found = at.verify(model, at.explain(model, QUESTION, method="leave_one_out"), 1, n_random=20)
     payload = verification_payload(found.to_dict())
     assert json.loads(json.dumps(payload, allow_nan=False)) == payload
     told = payload["verification"]
@@ -271,7 +271,7 @@ def test_verification(model) -> None:
 
 
 def test_a_verification_without_random_sets(model) -> None:
-    content = at.verify(model, at.explain(model, QUESTION), 1, n_random=20).to_dict()
+    content = at.verify(model, at.explain(model, QUESTION, method="leave_one_out"), 1, n_random=20).to_dict()
     nothing = {"mean": None, "interval": None, "holds": None, "controls": []}
     content |= {"sets": [], "held": None, "removed": content["removed"] | nothing}
     payload = verification_payload(content)["verification"]

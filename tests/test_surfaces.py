@@ -31,7 +31,7 @@ KINDS = ("result", "comparison", "verification", "whatif", "counterfactuals")
 @pytest.fixture(scope="module")
 def findings(demo: LocalModel) -> dict[str, Any]:
     """One of each kind."""
-    found = explain(demo, QUESTION)
+    found = explain(demo, QUESTION, method="leave_one_out")
     return {
         "result": found,
         "comparison": compare(found, explain(demo, QUESTION, method="saliency")),

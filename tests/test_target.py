@@ -80,14 +80,14 @@ def scored(model: LocalModel, output: list[int]) -> float:
 
 def without_a_word(model: LocalModel, word: str, output: list[int]) -> float:
     """The output's log-probability where the word's ids are gone."""
-    result = explain(model, PROMPT, output=output)
+    result = explain(model, PROMPT, output=output, method="leave_one_out")
     unit = next(unit for unit in result.units if unit.text == word)
     ids = list(model.codec.encode(PROMPT).ids)
     return sum(logprobs(model.model, ids[: unit.first_token] + ids[unit.last_token :], output))
 
 
 def ids_of(model: LocalModel, output: str) -> list[int]:
-    return [token.id for token in explain(model, PROMPT, output=output).outputs]
+    return [token.id for token in explain(model, PROMPT, output=output, method="leave_one_out").outputs]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_contrast_explains_a_difference_of_log_probabilities(
     contrast: Contrast, others: list[str], llama: LocalModel
 ) -> None:
     output = " The answer is"
-    result = explain(llama, PROMPT, output=output, target=contrast)
+    result = explain(llama, PROMPT, output=output, target=contrast, method="leave_one_out")
     word = next(index for index, unit in enumerate(result.units) if unit.text == "apples")
     part = ids_of(llama, output)
     if contrast.instead_of:  # what follows the part is not asked
@@ -206,9 +206,9 @@ def test_wrong_contrasts(make, message: str) -> None:
 
 def test_contrasts_that_do_not_fit(llama: LocalModel) -> None:
     with pytest.raises(InputError, match="than the output itself"):
-        explain(llama, PROMPT, output=" The", target=Contrast(" The"))
+        explain(llama, PROMPT, output=" The", target=Contrast(" The"), method="leave_one_out")
     with pytest.raises(InputError, match=r"part of the output ' The', got 'apples'"):
-        explain(llama, PROMPT, output=" The", target=Contrast("5", instead_of="apples"))
+        explain(llama, PROMPT, output=" The", target=Contrast("5", instead_of="apples"), method="leave_one_out")
 
 
 # One number for all outputs: slowly, a forward pass for every output token and ablated prompt

@@ -517,14 +517,14 @@ def test_a_rendered_prompt() -> None:
     texts = {role: [prompt.unit_text(u).strip() for u in prompt.units if u.role == role] for role in ("system", "user")}
     assert texts == {"system": ["Be", "brief", "."], "user": ["Sam", "has", "3", "."]}
     assert {message for message in nesting(prompt)["message"] if message is not None} == {0, 1}
-    result = explain(model, rendered, output=[20], units="message")
+    result = explain(model, rendered, output=[20], units="message", method="leave_one_out")
     assert [(unit.role, unit.text) for unit in result.units if not unit.special] == [
         ("system", "Be brief."),
         ("user", "Sam has 3."),
     ]
     assert [(unit.own_start, unit.own_end) for unit in result.units if not unit.special] == [(8, 17), (24, 34)]
     with pytest.raises(InputError, match="takes in what the template wrote"):
-        explain(model, rendered, output=[20], units=[(10, 30)])
+        explain(model, rendered, output=[20], units=[(10, 30)], method="leave_one_out")
 
 
 @pytest.mark.usefixtures("untyped")

@@ -555,20 +555,22 @@ def apples(demo) -> Attribution:
     return attribution.explain(demo, QUESTION, method="leave_one_out", units="word")
 
 
-def test_the_words_that_made_it_say_3(demo, apples: Attribution) -> None:
-    found = verify(demo, apples, outputs="3")
-    assert [apples.units[unit].text for unit in found.strongest[:4]] == ["Sam", "apples", "3", "Sam"]
+def test_the_words_that_made_it_say_5(demo) -> None:
+    question = QUESTION.replace("apples does Sam", "oranges does Tom")
+    oranges = attribution.explain(demo, question, method="leave_one_out", units="word")
+    found = verify(demo, oranges, 2, outputs="5")
+    assert [oranges.units[unit].text for unit in found.strongest] == ["5", "oranges"]
     assert found.held
     assert found.verdict == "held"
     assert found.share is not None
     assert found.share > 0.9
     assert found.unit == "nats"
     assert found.model == demo.describe()
-    assert found.full == pytest.approx(apples.outputs[found.outputs[0]].logprob, abs=1e-4)
-    # One pass to see that the model is the same.
-    assert found.cost["forwards"] == 205
+    assert found.full == pytest.approx(oranges.outputs[found.outputs[0]].logprob, abs=1e-4)
+    # One pass to see that the model is the same, and at most one for each pair removed, and kept.
+    assert 100 < found.cost["forwards"] <= 205
     assert found.cost["tokens"] > 0
-    assert str(found).startswith("The explanation held for '3':")
+    assert str(found).startswith("The explanation held for '5':")
 
 
 def test_it_is_what_the_model_says(demo, apples: Attribution) -> None:
@@ -596,7 +598,7 @@ def reordered(result: Attribution, seed: int) -> Attribution:
 
 def test_the_words_among_more_of_them(demo) -> None:
     longer = "Sam has 3 apples. Ann has 7 pears. Tom has 5 oranges. Eve has 4 books. How many apples does Sam have?"
-    result = attribution.explain(demo, longer)
+    result = attribution.explain(demo, longer, method="kernel_shap")
     assert verify(demo, result, 4, outputs="3").held
     assert not verify(demo, reordered(result, 0), 4, outputs="3").held
 
@@ -645,7 +647,7 @@ def test_the_same_call_gives_the_same(demo, apples: Attribution) -> None:
 )
 def test_every_kind_of_question_is_asked_again(demo, options: dict) -> None:
     """The target of the whole prompt, and of the prompt without the strongest unit, are those of the explanation."""
-    result = attribution.explain(demo, QUESTION, **options)
+    result = attribution.explain(demo, QUESTION, method="leave_one_out", **options)
     whole = not result.per_output
     found = verify(demo, result, 1, outputs=None if whole else "3", n_random=5)
     score = float(result.total(None if whole else "3")[found.strongest[0]])
@@ -658,15 +660,16 @@ def test_every_kind_of_question_is_asked_again(demo, options: dict) -> None:
 
 
 def test_units_that_are_tokens(demo) -> None:
-    result = attribution.explain(demo, QUESTION, units="token")
-    found = verify(demo, result, 5, outputs="3")
+    question = QUESTION.replace("apples does Sam", "oranges does Tom")
+    result = attribution.explain(demo, question, units="token", method="leave_one_out")
+    found = verify(demo, result, 5, outputs="5")
     assert found.sufficient
     assert max(found.strongest) < len(result.units)
-    assert "4 strongest tokens" in str(found)
+    assert "3 strongest tokens" in str(found)
 
 
 def test_a_contrast(demo) -> None:
-    result = attribution.explain(demo, QUESTION, target=Contrast("5", instead_of="3"))
+    result = attribution.explain(demo, QUESTION, target=Contrast("5", instead_of="3"), method="leave_one_out")
     found = verify(demo, result, 5, outputs="3")
     assert found.full > 0 > found.removed.value
     assert found.share == pytest.approx(found.kept / (found.full - found.nothing))
@@ -683,14 +686,14 @@ def test_gradients_are_verified_by_ablation(demo) -> None:
 
 def test_a_prompt_to_which_nothing_is_added(demo) -> None:
     rendered = Rendered(QUESTION, [(0, len(QUESTION), "user")])
-    result = attribution.explain(demo, rendered)
-    assert result.prompt_ids != attribution.explain(demo, QUESTION).prompt_ids
+    result = attribution.explain(demo, rendered, method="leave_one_out")
+    assert result.prompt_ids != attribution.explain(demo, QUESTION, method="leave_one_out").prompt_ids
     found = verify(demo, result, 2, n_random=5)
     assert found.full == pytest.approx(sum(output.logprob for output in result.outputs), abs=1e-3)
 
 
 def test_a_tokenizer_that_adds_nothing(gpt2) -> None:
-    result = attribution.explain(gpt2, "the cat sat on the mat", max_new_tokens=3)
+    result = attribution.explain(gpt2, "the cat sat on the mat", max_new_tokens=3, method="leave_one_out")
     assert verify(gpt2, result, 1).verdict == "cannot be told"
 
 

@@ -129,7 +129,13 @@ class Case:
 
     def skeleton(self, name: str, *, signed: bool = True) -> Attribution:
         """A result for this prompt and output in which every score is 0."""
-        return self.result_of(name, np.zeros_like(self._base.scores), signed=signed)
+        earlier = self._base.output_scores
+        return self.result_of(
+            name,
+            np.zeros_like(self._base.scores),
+            signed=signed,
+            output_scores=None if earlier is None else np.zeros_like(earlier),
+        )
 
     @property
     def has_output_units(self) -> bool:

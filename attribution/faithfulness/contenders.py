@@ -30,9 +30,10 @@ class Scorer:
     """Scores of somebody's own, or of another library, to be measured like those of a method.
 
     `function(model, result)` gives float `[target, unit]`: a row for each of `result.scores`. The result has the units,
-    the outputs and the ids of the prompt, and scores of 0; earlier output tokens get none. `signed` is False where a
-    score says how much, and not which way. What the function raises ends the run, unless it is an `AttributionError`:
-    then it is why a number is missing.
+    the outputs and the ids of the prompt, and scores of 0. Where it has `output_scores` too, since earlier output
+    tokens are units as well, there may be as many columns more for these; without them they get 0. `signed` is False
+    where a score says how much, and not which way. What the function raises ends the run, unless it is an
+    `AttributionError`: then it is why a number is missing.
     """
 
     name: str
@@ -91,13 +92,18 @@ class _Scored(Contender):
             scores = np.array(given, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise _misfit(scorer, skeleton, type(given).__name__) from error
-        if scores.shape != skeleton.scores.shape:
+        n_rows, n_units = skeleton.scores.shape
+        more = len(skeleton.outputs) if case.has_output_units else 0
+        if scores.shape not in ((n_rows, n_units), (n_rows, n_units + more)):
             raise _misfit(scorer, skeleton, f"shape {scores.shape}")
         if not np.isfinite(scores).all():
             raise _misfit(scorer, skeleton, "NaN or infinity")
-        # It says nothing of earlier output tokens, which then do nothing.
-        earlier = np.zeros((len(scores), len(skeleton.outputs))) if case.has_output_units else None
-        result = case.result_of(scorer.name, scores, signed=scorer.signed, output_scores=earlier)
+        earlier = None
+        if more:  # what it says nothing of does nothing
+            earlier = np.zeros((n_rows, more))
+            earlier[:, : scores.shape[1] - n_units] = scores[:, n_units:]
+            earlier = np.tril(earlier, -1) if skeleton.per_output else earlier
+        result = case.result_of(scorer.name, scores[:, :n_units], signed=scorer.signed, output_scores=earlier)
         return Entry(case.measure([result], explained=False), spent)
 
 

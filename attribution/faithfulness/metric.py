@@ -11,11 +11,9 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import import_module
-from inspect import isabstract
-from pkgutil import iter_modules
 from typing import Any, ClassVar, Literal
 
+from attribution.discovery import discover
 from attribution.errors import InputError
 from attribution.outputs import Outputs
 from attribution.problem import Need, Problem
@@ -99,16 +97,6 @@ def _name(kind: type[Metric]) -> str:
 
 @cache
 def _discover() -> dict[str, type[Metric]]:
-    package = import_module("attribution.faithfulness.metrics")
-    found: dict[str, type[Metric]] = {}
-    for module in iter_modules(package.__path__):
-        if module.name.startswith("_"):
-            continue
-        for kind in vars(import_module(f"{package.__name__}.{module.name}")).values():
-            if _is_metric(kind) and kind.__module__.endswith(f".{module.name}"):
-                found[_name(kind)] = kind
+    files = discover("attribution.faithfulness.metrics", Metric).values()
+    found = {_name(kind): kind for kinds in files for kind in kinds}
     return dict(sorted(found.items()))
-
-
-def _is_metric(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Metric) and not isabstract(kind)

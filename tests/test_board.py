@@ -1,0 +1,113 @@
+"""The board chooses what it says it chooses, and counts what passes through a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attribution.explainer import explain
+from attribution.models.local import LocalModel
+from benchmarks.board import Measured, counted
+from benchmarks.board_pages import Board, frontier, markdown, sentences
+
+PROMPT = "Sam has 3 apples."
+
+
+def measured(family: str, auroc: dict[str, list[float]], passes: dict[str, float]) -> Measured:
+    return Measured(
+        family=family,
+        right=1.0,
+        followed=0.99,
+        confirmed=200,
+        prompts=3,
+        own=("saliency", "input_x_gradient", "attn_lrp", "banzhaf", "exact_shapley"),
+        values={name: {"auroc": dict(enumerate(numbers))} for name, numbers in auroc.items()},
+        missing={},
+        passes={name: 4 * count for name, count in passes.items()},
+        passes_of_one=passes,
+        times=passes,
+    )
+
+
+AUROC = {
+    "random": [0.5, 0.5, 0.5],
+    "position": [0.4, 0.6, 0.5],
+    "saliency": [0.6, 0.65, 0.7],
+    "input_x_gradient": [0.55, 0.6, 0.62],
+    "attn_lrp": [0.8, 0.9, 0.85],
+    "banzhaf": [0.95, 0.9, 0.97],
+    "captum lime": [0.96, 0.99, 0.99],
+    "inseq occlusion": [0.1, 0.2, 0.15],
+}
+PASSES = {"saliency": 2.0, "input_x_gradient": 2.0, "attn_lrp": 2.0, "banzhaf": 300.0, "exact_shapley": 900.0}
+
+
+@pytest.fixture
+def board() -> Board:
+    hard = {name: [number - 0.05 for number in numbers] for name, numbers in AUROC.items()}
+    return Board(
+        [
+            measured("single", {**AUROC, "exact_shapley": [1.0, 1.0, 1.0]}, PASSES),
+            measured("conjunction", hard, {name: count for name, count in PASSES.items() if name != "exact_shapley"}),
+        ]
+    )
+
+
+def test_the_best_are_chosen_of_those_that_have_numbers_everywhere(board: Board) -> None:
+    assert board.default == "attn_lrp"
+    assert board.careful == "banzhaf"
+    assert board.methods[0] == "captum lime"
+    assert board.methods[-1] == "exact_shapley"
+    assert not board.is_own("captum lime")
+    assert not board.is_own("random")
+
+
+def test_what_it_decides_is_said_in_words(board: Board) -> None:
+    text = " ".join(sentences(board))
+    assert "at most 4 passes `attn_lrp` finds the planted causes best: AUROC 0.825, in 2.0 passes" in text
+    assert "At any cost `banzhaf` does: 0.915, in 300 passes" in text
+    assert "At the head of the list is `captum lime`" in text
+    assert "The better of the plain gradients is `saliency`" in text
+    assert "Worse than that, by a paired interval that 0 is not in: `inseq occlusion` (0.125)" in text
+    assert "`input_x_gradient`" not in text.split("Worse than that")[1]
+
+
+def test_means_are_over_families_and_intervals_are_paired(board: Board) -> None:
+    assert board.mean("saliency", "auroc") == pytest.approx(0.625)
+    assert board.mean("saliency", "auroc", "single") == pytest.approx(0.65)
+    low, high = board.interval("attn_lrp", "auroc", "saliency")
+    assert 0.1 < low < board.mean("attn_lrp", "auroc") - board.mean("saliency", "auroc") < high < 0.3
+    shifted = Board([replace(board.measured[0], values={**board.measured[0].values})])
+    assert shifted.interval("saliency", "auroc", "saliency") == (0, 0)
+
+
+def test_it_is_written(board: Board) -> None:
+    text = markdown(board)
+    for name in (*AUROC, "exact_shapley"):
+        assert f"| {name} |" in text
+    assert "| single | 200 | 100.0% | 99.0% | 3 |" in text
+    picture = frontier(board)
+    assert picture.count("attn_lrp") >= 2
+    assert "exact_shapley" not in picture  # its mean is over other families
+
+
+def test_passes_are_counted(llama: LocalModel) -> None:
+    with counted(llama.model) as tokens:
+        result = explain(llama, PROMPT, output=" The end", method="leave_one_out")
+    assert sum(tokens) == result.cost["tokens"] > 0
+    length = len(result.prompt_ids) + len(result.outputs) - 1
+    explain(llama, PROMPT, output=" The", method="saliency")  # what is tried once on a model is known
+    with counted(llama.model) as tokens:
+        explain(llama, PROMPT, output=" The end", method="saliency", per_output=False)
+    assert sum(tokens) == 2 * length
+
+
+def test_passes_of_embeddings_are_counted(llama: LocalModel) -> None:
+    """As Inseq asks them: with ids that are None."""
+    embeddings = llama.model.get_input_embeddings()(torch.tensor([[5, 6, 7]])).detach().requires_grad_()
+    with counted(llama.model) as tokens:
+        llama.model(input_ids=None, inputs_embeds=embeddings).logits[0, -1, 0].backward()
+    assert tokens == [3, 3]
+    llama.model.zero_grad(set_to_none=True)
