@@ -102,15 +102,15 @@ def test_a_random_model_gives_no_method_anything_to_find(family: str, untrained:
     Parts of different kinds are not held against each other: what a random model's scores go by is where a word
     stands, and how it is spelled. The cause of `chain_of_thought`, which is written, has no like.
     """
-    drawn = [draw(family, Random(f"chance {index}")) for index in range(25)]
-    for method in ("leave_one_out", "input_x_gradient", "attn_lrp", "saliency"):
+    drawn = [draw(family, Random(f"chance {index}")) for index in range(12)]
+    for method in ("leave_one_out", "input_x_gradient", "attn_lrp"):
         found: list[float] = []
         for planted in drawn:
             result = explain(
                 untrained, planted.prompt, output=planted.output, method=method, units=planted.units, per_output=False
             )
             found += ahead_of_their_likes(result, planted)
-        assert len(found) > 20
+        assert len(found) >= 5
         assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / np.sqrt(len(found)) + 0.02, (method, np.mean(found))
 
 

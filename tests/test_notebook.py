@@ -28,9 +28,9 @@ def test_the_case_study_runs() -> None:
     )
     assert "How many apples does Sam have? -> The answer is 3." in text
     assert "␣apples" in text
-    assert "Verdict: it follows the person and lets the thing go, in both scenarios." in text
-    assert "Verdict: it never says that the answer is missing" in text
-    assert "leave_one_out: Sam, Tom, Sam, 3: held" in text
+    assert "Verdict: another thing counts in 0 of 2 scenarios, another person in 1." in text
+    assert "Verdict: a number every time, and the same form. The second hypothesis holds." in text
+    assert "leave_one_out: Sam, 3, Tom, Sam: held in part: necessary, not sufficient" in text
     assert "'does Sam' → 'does Tom'" in text
     errors = [
         o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs if o.output_type == "error"
