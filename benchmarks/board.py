@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,12 +25,9 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent.parent
-COSTLY = ("normalised_aopc", "shapley_correlation", "soft_sufficiency", "soft_comprehensiveness")
-"""What is measured of our methods on the first prompt of every family only. All other metrics are measured of every
-method on the first `SOME` prompts, under both meanings of "absent"."""
-
 AGAIN = ("max_sensitivity", "randomisation")
-"""What explains the prompt many times over: measured like `COSTLY`, of methods that take at most `QUICK` passes."""
+"""What explains the prompt many times over: measured of our methods that take at most `QUICK` passes. All other metrics
+are measured of every method on the first `SOME` prompts of a family, under both meanings of "absent"."""
 
 QUICK = 60
 CONFIRMED = 200
@@ -80,10 +77,11 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     from attribution.methods.integrated_gradients import IntegratedGradients
     from attribution.planted.confirmation import confirm
     from attribution.planted.families import SHORTCUTS, draw
-    from benchmarks.peers import peers
+    from benchmarks.peers import import_libraries, peers
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    import_libraries()  # and not while a scorer is timed
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     model: Any = at.load(models / family if family in SHORTCUTS else "demo")
     known = road(model)  # which road ablations take is not left to what they are measured to cost
@@ -106,10 +104,11 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     ours = {
         label(method): method for method in (*list_methods(), steps) if method.name != steps.name or method is steps
     }
-    scorers = peers()
-    cheap = [metric.name for metric in list_metrics() if metric.name not in (*COSTLY, *AGAIN)]
-    passes_of_one, theirs, forward = _costs(model, chosen[0], ours, scorers)
-    every = list(ours.values())
+    theirs: dict[str, list[float]] = {}
+    scorers = [_counting(scorer, theirs) for scorer in peers()]
+    once = [metric.name for metric in list_metrics() if metric.name not in AGAIN]
+    passes_of_one, forward = _costs(model, chosen[0], ours)
+    every = [*ours.values(), *scorers]
     quick = [ours[name] for name, count in passes_of_one.items() if count <= QUICK]
     values: dict[str, dict[str, dict[int, float]]] = {}
     missing: dict[tuple[str, str], int] = {}
@@ -117,9 +116,8 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     passes: dict[str, list[float]] = {}
     tables = (
         # Of planted causes there are numbers in any case, which are kept from the first two.
-        ("some", 0, chosen[:SOME], [*every, *scorers], cheap, True),
-        ("more", SOME, chosen[SOME:], [*every, *scorers], [], True),
-        ("first", 0, chosen[:1], every, list(COSTLY), False),
+        ("some", 0, chosen[:SOME], every, once, True),
+        ("more", SOME, chosen[SOME:], every, [], True),
         ("again", 0, chosen[:1], quick, list(AGAIN), False),
     )
     for kind, start, prompts, methods, metrics, is_new in tables:
@@ -149,8 +147,9 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
         own=tuple(ours),
         values=values,
         missing=missing,
-        passes={name: float(np.mean(found)) for name, found in passes.items()} | theirs,
-        passes_of_one=passes_of_one,
+        passes={name: float(np.mean(found)) for name, found in (passes | theirs).items()},
+        # What asks ablated prompts asks the same of one number as of all.
+        passes_of_one={name: float(np.mean(passes[name])) for name in ours if name in passes} | passes_of_one,
         times={name: median(found) for name, found in times.items()},
     )
 
@@ -161,39 +160,41 @@ def _length(model: Any, planted: Any) -> int:
     return len(ids) + len(model.codec.encode_output(planted.prompt, ids, planted.output)) - 1
 
 
-def _costs(
-    model: Any, planted: Any, ours: Mapping[str, Any], scorers: Sequence[Any]
-) -> tuple[dict[str, float], dict[str, float], float]:
-    """On one prompt: `passes_of_one`, the `passes` of other libraries, and the seconds of a forward pass per token.
+def _counting(scorer: Any, passes: dict[str, list[float]]) -> Any:
+    """The same scorer, which adds the passes that it takes to these."""
 
-    Whatever is tried or imported the first time is so here, and not while methods are timed.
-    """
+    def score(model: Any, result: Any) -> Any:
+        with counted(model.model) as tokens:
+            found = scorer.function(model, result)
+        length = len(result.prompt_ids) + len(result.outputs) - 1
+        passes.setdefault(scorer.name, []).append(sum(tokens) / length)
+        return found
+
+    return replace(scorer, function=score)
+
+
+def _costs(model: Any, planted: Any, ours: Mapping[str, Any]) -> tuple[dict[str, float], float]:
+    """On one prompt: `passes_of_one` of what asks no ablated prompts, and the seconds of a forward pass per token."""
     import torch
 
     from attribution.errors import AttributionError
     from attribution.explainer import explain
 
-    asked: dict[str, Any] = {"output": planted.output, "units": planted.units}
-    skeleton = explain(model, planted.prompt, method="saliency", **asked)
+    asked: dict[str, Any] = {"output": planted.output, "units": planted.units, "per_output": False}
+    skeleton = explain(model, planted.prompt, method="saliency", **asked)  # what is tried once on a model is tried here
     ids = torch.tensor([[*skeleton.prompt_ids, *(output.id for output in skeleton.outputs)]])[:, :-1]
     with model.borrowed(), torch.no_grad():
         forward = median(_timed(partial(model.logits, ids)) for _ in range(15))
     one: dict[str, float] = {}
-    theirs: dict[str, float] = {}
     for name, method in ours.items():
+        if "value" in method.needs:
+            continue
         try:
-            cost = explain(model, planted.prompt, method=method, per_output=False, **asked).cost
+            cost = explain(model, planted.prompt, method=method, **asked).cost
         except AttributionError:
             continue
         one[name] = cost["tokens"] / ids.numel() + cost["backwards"]
-    for scorer in scorers:
-        try:
-            with counted(model.model) as tokens:
-                scorer.function(model, skeleton)
-        except AttributionError:
-            continue
-        theirs[scorer.name] = sum(tokens) / ids.numel()
-    return one, theirs, forward / ids.numel()
+    return one, forward / ids.numel()
 
 
 @contextmanager
@@ -257,7 +258,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER / "docs", help="folder to write the board to")
-    parser.add_argument("--prompts", type=int, default=3, help="prompts of each family that methods are measured on")
+    parser.add_argument("--prompts", type=int, default=2, help="prompts of each family that methods are measured on")
     parser.add_argument("--families", nargs="*", default=[*FAMILIES, *SHORTCUTS], help="which families")
     parser.add_argument("--models", type=Path, default=FOLDER / "training" / "out" / "shortcuts")
     parser.add_argument("--journals", type=Path, default=FOLDER / "training" / "out" / "board")

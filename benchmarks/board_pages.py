@@ -175,10 +175,7 @@ def tables(board: Board) -> list[Table]:
         rows = [row for row in rows if any(row[1:])]
         heads = [_direction(label.removesuffix(ending)) for label in some]
         how = f"an absent unit meaning `{absent}`" if absent else "without removing units"
-        few = (
-            f"on {SOME} of the prompts of each; `normalised_aopc`, `shapley_correlation` and what removes no units on "
-            f"the first, and of our methods only; what explains again of those that take at most {QUICK} passes"
-        )
+        few = f"on {SOME} of the prompts of each; what explains again, of our methods that take at most {QUICK} passes"
         found.append((f"Faithfulness, {how}: means over families, {few}.", ["method", *heads], rows))
     rows = [
         [each.family, str(each.confirmed), f"{each.right:.1%}", f"{each.followed:.1%}", str(each.prompts)]

@@ -51,6 +51,10 @@ def peers() -> list[Scorer]:
     return [Scorer(name, _told(function), signed) for name, (function, signed) in functions.items()]
 
 
+def import_libraries() -> None:
+    """Imports them, which takes long the first time."""
+
+
 def _told(function: _Function) -> _Function:
     """The function with whatever it raises as an `AttributionError`: the reason of a number that is missing."""
 

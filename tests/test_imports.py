@@ -32,7 +32,8 @@ BELOW = {
     "engine": {"absence", "models", "prompts", "target"},
     "problem": {"checks", "engine"},
     "local_problem": {"problem", "evaluations", "layouts", "engine", "absence", "models", "prompts", "target"},
-    "method": {"problem"},
+    "discovery": set(),
+    "method": {"discovery", "problem"},
     "methods": {"method", "problem"},
     "result": {"views", "evaluations", "files", "frames", "outputs", "parts", "saved", "surfaces"},
     "estimate": {"local_problem", "method", "problem", "engine"},
@@ -52,6 +53,7 @@ BELOW = {
         "target",
     },
     "faithfulness": {
+        "discovery",
         "ranking",
         *("absence", "checks", "evaluations", "explainer", "files", "frames", "local_problem", "method", "methods"),
         *("models", "outputs", "planted", "problem", "prompts", "question", "recorded", "result", "surfaces"),

@@ -355,7 +355,7 @@ def test_integrated_gradients_converge_where_nearly_everything_happens_near_the_
     """The embedded model's norms make the target jump within a thousandth of the way from zero embeddings."""
     question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
     for per_output in (True, False):
-        found = explain(demo, question, method="integrated_gradients", per_output=per_output)
+        found = explain(demo, question, method=IntegratedGradients(max_steps=1024), per_output=per_output)
         assert found.notes["converged"]
         assert max(found.notes["completeness_error"]) <= 0.05 * max(map(abs, found.notes["difference"]))
     fine = explain(

@@ -313,7 +313,7 @@ def test_what_if_of_a_chat(wrapped, model) -> None:
 
 
 def test_counterfactuals(model) -> None:
-    found = at.counterfactuals(model, QUESTION, {"3": ["4"], "5": ["4"]}, max_tries=1)
+    found = at.counterfactuals(model, QUESTION, {"3": ["4"], "5": ["4"]}, max_tries=1, method="leave_one_out")
     payload = counterfactuals_payload(found.to_dict())
     assert json.loads(json.dumps(payload, allow_nan=False)) == payload
     told = payload["experiment"]

@@ -246,8 +246,9 @@ def verify(
 
     >>> import attribution as at
     >>> from attribution.experiments.verification import verify
-    >>> result = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
-    >>> verify("demo", result, outputs="3").verdict
+    >>> question = "Sam has 3 apples and Tom has 5 oranges. How many oranges does Tom have?"
+    >>> result = at.explain("demo", question, method="leave_one_out")
+    >>> verify("demo", result, 2, outputs="5").verdict
     'held'
     """
     if not isinstance(result, Attribution):
