@@ -15,15 +15,15 @@ from jaxtyping import Float, Float32
 import attribution
 from attribution.absence import Replace, check_ablation
 from attribution.checks import check_count, check_seed
-from attribution.errors import CapabilityError, InputError, ModelError
+from attribution.errors import InputError
 from attribution.estimate import Estimate, estimate
 from attribution.evaluations import Evaluations
 from attribution.local_problem import LocalProblem
-from attribution.method import CHOSEN, EXACT, Method, build_method
+from attribution.method import Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.outputs import nesting as output_nesting
-from attribution.problem import Budget, OverOutputs, check_budget, check_over_outputs
+from attribution.problem import OverOutputs, check_budget, check_over_outputs
 from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written
@@ -71,7 +71,7 @@ def explain(
     *,
     output: str | Sequence[int] | None = None,
     max_new_tokens: int = 20,
-    method: str | Method = "default",
+    method: str | Method = "leave_one_out",
     units: Units = "word",
     target: str | Contrast | Semantic = "logprob",
     per_output: bool = True,
@@ -92,11 +92,7 @@ def explain(
       template renders; a `Chat`, which has tools and options of the template too; or a `Rendered` prompt.
     - `output`: the text, or the ids, whose causes are asked; None for the greedy continuation of the prompt, of at most
       `max_new_tokens` tokens.
-    - `method`: `"default"` or `"careful"`, which the board (docs/board.md) chose: the methods that find planted causes
-      best, of those that take at most four passes for one number, and at any cost; a name out of
-      `attribution.list_methods()`; or a `Method` with its options. Where the chosen one does not suit the question,
-      because a budget, `resume` or another meaning of "absent" is asked or the model does not give what it needs, it is
-      `"leave_one_out"` instead; where that turns out only while it computes, `result.notes["instead_of"]` says why.
+    - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
     - `units`: what gets a score: `"token"`, `"word"`, `"sentence"`, `"line"`, `"paragraph"`, `"message"`,
       `"list_item"`, `"code_line"` or `"example"`; a regular expression, whose every match is a unit; or spans,
       `{"document 2": (310, 842)}`, in a chat `(message, start, end)`. What lies outside of matches or spans stays. With
@@ -156,10 +152,6 @@ def explain(
         ablate_special=ablate_special,
         budget=budget,
     )
-    by_board = isinstance(method, str) and method in CHOSEN
-    asks_ablations = (ablation, ablate_special, budget, resume) != ("delete", False, Budget(), None)
-    if by_board and not _is_suited(chosen, problem, asks_ablations):
-        chosen = build_method(EXACT)
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))
@@ -174,6 +166,7 @@ def explain(
         "granularity": division.name,
         "target": str(target) if per_output or reduction == "sum" else f"{reduction} of {target}",
         "per_output": per_output,
+        "ablation": str(absent) if "value" in chosen.needs else None,
         "question": {
             **question.chat,
             "target": target_record(target),
@@ -184,7 +177,7 @@ def explain(
         "model": local.describe(),
     }
     if resume is not None:
-        problem.remember(_evaluations(resume, {"ablation": str(absent)} | record, ids, asked_units, chosen))
+        problem.remember(_evaluations(resume, record, ids, asked_units, chosen))
         own, theirs = problem.logprobs().numpy(), np.array([output.logprob for output in resume.outputs])
         if not np.allclose(own, theirs, rtol=0.02, atol=0.02):
             raise InputError(
@@ -192,14 +185,7 @@ def explain(
                 f"likely as {own.sum():.3f} nats, that one {theirs.sum():.3f}."
             )
     chosen.check(problem)
-    try:
-        scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
-    except (CapabilityError, ModelError) as error:  # for instance where its rules do not know a part of this model
-        if not by_board or chosen.name == EXACT:
-            raise
-        problem.notes["instead_of"] = f"{chosen.name}: {error}"
-        chosen = build_method(EXACT)
-        scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
+    scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
     errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)
     n_prompt = len(asked_units)
     return Attribution(
@@ -219,20 +205,9 @@ def explain(
         errors=None if errors is None else errors[:, :n_prompt],
         interactions=_interactions(problem, n_prompt),
         evaluations=problem.evaluations if "value" in chosen.needs else None,
-        ablation=str(absent) if "value" in chosen.needs else None,
         versions=versions(),
         **record,
     )
-
-
-def _is_suited(chosen: Method, problem: LocalProblem, asks_ablations: bool) -> bool:
-    """Whether what the board chose answers the question as it was asked."""
-    if asks_ablations and "value" not in chosen.needs:
-        return False
-    try:
-        return chosen.suits(problem)
-    except ModelError:
-        return False
 
 
 def versions() -> dict[str, str]:

@@ -30,13 +30,6 @@ LAWS: Mapping[str, str] = {
 }
 """What methods may promise. The tests hold each promise on problems whose answers are known."""
 
-CHOSEN: Mapping[str, str] = {"default": "attn_lrp", "careful": "shapley_sampling"}
-"""What "default" and "careful" stand for: the methods that find planted causes best, of those that take at most four
-passes for the scores of one number, and at any cost. The board (docs/board.md) has decided."""
-
-EXACT = "leave_one_out"
-"""What stands in for these where they do not suit a question: what each unit does alone, on any model."""
-
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -91,7 +84,7 @@ class Method(ABC):
         for need in sorted(self.needs):
             reason = problem.lacks(need)
             if reason:
-                able = [method.name for method in list_methods() if method.suits(problem)]
+                able = [method.name for method in list_methods() if method._suits(problem)]
                 raise CapabilityError(
                     f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
                 )
@@ -109,8 +102,7 @@ class Method(ABC):
     def _explains(self, target: str) -> bool:
         return self.targets is None or target in self.targets
 
-    def suits(self, problem: Problem) -> bool:
-        """Whether the problem has what the method needs, and the target is one that it explains."""
+    def _suits(self, problem: Problem) -> bool:
         return self._explains(problem.target) and not any(map(problem.lacks, self.needs))
 
 
@@ -131,7 +123,7 @@ def list_methods() -> tuple[Method, ...]:
 
 
 def build_method(method: str | Method) -> Method:
-    """The method of this name, maybe one of `CHOSEN`, with its default options, or the method itself.
+    """The method of this name with its default options, or the method itself.
 
     Raises `UnknownMethodError` with the nearest names, and `InputError` for anything that is no method.
     """
@@ -142,10 +134,9 @@ def build_method(method: str | Method) -> Method:
     if not isinstance(method, str):
         raise InputError(f"Expected a method's name or a Method with its options, got {type(method).__name__}.")
     known = _discover()
-    name = CHOSEN.get(method, method)
-    if name not in known:
-        raise UnknownMethodError(f"Expected a method out of {', '.join((*CHOSEN, *known))}, got {method!r}.")
-    return known[name]()
+    if method not in known:
+        raise UnknownMethodError(f"Expected a method out of {', '.join(known)}, got {method!r}.")
+    return known[method]()
 
 
 @cache

@@ -209,9 +209,9 @@ def sentences(board: Board) -> list[str]:
     found = [
         f"Of the methods that take at most {FAST:.0f} passes `{board.default}` finds the planted causes best: AUROC "
         f"{board.mean(board.default, 'auroc'):.3f}, in {board.cost(board.default, 'passes_of_one'):.1f} passes for one "
-        f"number. It is the default.{_runner_up(board, board.fast)}",
+        f"number.{_runner_up(board, board.fast)}",
         f"At any cost `{board.careful}` does: {board.mean(board.careful, 'auroc'):.3f}, in "
-        f"{board.cost(board.careful, 'passes_of_one'):.0f} passes. It is the careful method."
+        f"{board.cost(board.careful, 'passes_of_one'):.0f} passes."
         f"{_runner_up(board, board.own)}",
     ]
     if best not in board.own:
