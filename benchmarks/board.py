@@ -30,9 +30,13 @@ AGAIN = ("max_sensitivity", "randomisation")
 are measured of every method on the first `SOME` prompts of a family, under both meanings of "absent"."""
 
 QUICK = 60
+"""Passes for the scores of one number."""
+
 CONFIRMED = 200
 SOME = 1
 STEPS = 48
+"""Of integrated gradients at most, for which its own tolerance would take half of all the time."""
+
 LONGEST = 40
 """Sentences of a needle on the board: half of the methods take minutes for each longer one."""
 
@@ -99,7 +103,6 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
             chosen.append(planted)
     if not chosen:
         raise SystemExit(f"{family}: the model agrees with none of {CONFIRMED} prompts. Train it again: make model")
-    # To its own tolerance integrated gradients would take half of all the time.
     steps = IntegratedGradients(max_steps=STEPS)
     ours = {
         label(method): method for method in (*list_methods(), steps) if method.name != steps.name or method is steps

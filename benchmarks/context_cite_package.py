@@ -11,6 +11,17 @@ CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor 
 """Of a tokenizer that has none: nothing but what is said."""
 
 
+def import_context_cite() -> Any:
+    """The package, whose import would fetch data for a sentence tokenizer that is not used here."""
+    import nltk  # pyright: ignore[reportMissingImports] - of the bench group
+
+    nltk.download = lambda *_arguments, **_options: True
+    import context_cite  # pyright: ignore[reportMissingImports]
+
+    context_cite.utils.tqdm = iter  # no bar for every call
+    return context_cite
+
+
 def open_citer(
     model: Any, tokenizer: Any, texts: Sequence[str], query: str, output: str, *, joint: str, **options: Any
 ) -> Any:
@@ -18,14 +29,8 @@ def open_citer(
 
     `output` is the whole chat with what the model wrote; `options` are the citer's own.
     """
-    import nltk  # pyright: ignore[reportMissingImports] - of the bench group
-
-    # Its import fetches data for a sentence tokenizer that is not used here.
-    nltk.download = lambda *_arguments, **_options: True
-    from context_cite import ContextCiter, utils  # pyright: ignore[reportMissingImports]
+    package = import_context_cite()
     from context_cite.context_partitioner import BaseContextPartitioner  # pyright: ignore[reportMissingImports]
-
-    utils.tqdm = iter  # no bar for every call
 
     class Given(BaseContextPartitioner):  # pyright: ignore[reportUntypedBaseClass]
         """The texts as sources."""
@@ -48,7 +53,7 @@ def open_citer(
             return joint.join(self._texts if mask is None else self._texts[mask])
 
     sources = Given()
-    citer: Any = ContextCiter(
+    citer: Any = package.ContextCiter(
         model,
         tokenizer,
         sources.context,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
@@ -20,7 +21,7 @@ from attribution.errors import AttributionError
 from attribution.faithfulness.contenders import Scorer
 from attribution.models.local import LocalModel
 from attribution.result import Attribution
-from benchmarks.context_cite_package import CHAT_TEMPLATE, open_citer
+from benchmarks.context_cite_package import CHAT_TEMPLATE, import_context_cite, open_citer
 
 Scores = np.ndarray
 SAMPLES = 128
@@ -53,6 +54,9 @@ def peers() -> list[Scorer]:
 
 def import_libraries() -> None:
     """Imports them, which takes long the first time."""
+    for library in ("captum.attr", "inseq"):
+        import_module(library)
+    import_context_cite()
 
 
 def _told(function: _Function) -> _Function:

@@ -29,7 +29,7 @@ from attribution.methods.integrated_gradients import IntegratedGradients
 from attribution.models.local import LocalModel
 from attribution.planted.confirmation import confirm
 from attribution.planted.families import draw
-from attribution.planted.scores import score
+from attribution.planted.scores import SCORES, score
 from attribution.recorded import recorded_problem
 from attribution.result import Attribution
 from attribution.target import Semantic
@@ -294,6 +294,39 @@ def test_a_scorer_sees_all_but_the_scores(llama) -> None:
     assert seen[0].prompt == PROMPTS[0]
     assert len(seen[0].prompt_ids) == seen[0].units[-1].last_token
     assert seen[0].method["name"] == "own"
+
+
+def test_a_scorer_may_say_what_earlier_output_tokens_did(demo) -> None:
+    """With its columns behind the units' it finds a cause that was written; without them it cannot."""
+    planted = draw("chain_of_thought", seed=1)
+
+    def saliency(model, result: Attribution) -> np.ndarray:
+        assert result.output_scores is not None
+        ids = [output.id for output in result.outputs]
+        own = explain(model, result.prompt, output=ids, units="token", method="saliency")
+        assert own.output_scores is not None
+        return np.concatenate([own.scores, own.output_scores], axis=1)
+
+    def of_the_prompt(model, result: Attribution) -> np.ndarray:
+        return saliency(model, result)[:, : len(result.units)]
+
+    scorers = [Scorer("whole", saliency), Scorer("prompt", of_the_prompt)]
+    found = by_cell(evaluate(demo, [planted], ["saliency", *scorers], []))
+    auroc = {method: found[0, method, "auroc", ""] for method in ("saliency", "whole", "prompt")}
+    assert auroc["whole"] == auroc["saliency"]
+    assert auroc["prompt"] < auroc["whole"]
+
+
+def test_of_planted_prompts_no_metric_need_be_named(demo, tmp_path) -> None:
+    planted = [draw("single", seed=seed) for seed in range(2)]
+    found = evaluate(demo, planted, ["saliency"], [], journal=tmp_path / "run.jsonl")
+    assert {row.metric for row in found.rows} == set(SCORES)
+    assert evaluate(demo, planted, ["saliency"], [], journal=tmp_path / "run.jsonl").rows == found.rows
+    assert "auroc" in found.to_markdown()
+    assert "auroc" in str(found)
+    assert "auroc" in found.html_view().page()
+    with pytest.raises(InputError, match="at least one metric"):
+        evaluate(demo, [*planted, "Sam has 3 apples."], ["saliency"], [])
 
 
 @pytest.mark.parametrize(

@@ -154,10 +154,9 @@ def test_a_reply_is_put_together() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_embedded_model_agrees(family: str, demo: LocalModel) -> None:
-    """On a sample, small where prompts are long; 97% in truth would fail this once in 100 samples."""
-    count = 16 if family in ("needle", "written_step", "chain_of_thought") else 40
-    found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(count)]
-    assert sum(each.right for each in found) >= 0.87 * count
+    """On a sample; 97% in truth would fail this once in 100 samples."""
+    found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(40)]
+    assert sum(each.right for each in found) >= 36
     followed = [one for each in found for one in each.followed]
     assert np.mean(followed) >= 0.97
 
