@@ -22,8 +22,8 @@ from attribution.models.demo import FOLDER
 from attribution.models.fingerprint import fingerprint
 from attribution.planted.families import SHORTCUTS, draw
 from training.evaluate import continued
+from training.examples import Encoder, collate
 from training.possessions import Document, Segment
-from training.train import Encoder, collate
 
 log = logging.getLogger("training")
 
