@@ -261,7 +261,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER / "docs", help="folder to write the board to")
-    parser.add_argument("--prompts", type=int, default=2, help="prompts of each family that methods are measured on")
+    parser.add_argument("--prompts", type=int, default=4, help="prompts of each family that methods are measured on")
     parser.add_argument("--families", nargs="*", default=[*FAMILIES, *SHORTCUTS], help="which families")
     parser.add_argument("--models", type=Path, default=FOLDER / "training" / "out" / "shortcuts")
     parser.add_argument("--journals", type=Path, default=FOLDER / "training" / "out" / "board")

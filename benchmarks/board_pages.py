@@ -27,6 +27,7 @@ PLAIN = ("saliency", "input_x_gradient")
 BASELINES = ("random", "position")
 _PLANTED = (
     ("auroc", "AUROC"),
+    ("magnitude_auroc", "AUROC without signs"),
     ("average_precision", "average precision"),
     ("recovery", "recovery at k"),
     ("effect_correlation", "correlation with effect"),

@@ -245,6 +245,7 @@ def test_perfect_and_reversed_scores(demo: LocalModel) -> None:
     assert found["effect_correlation"] > 0.8
     found = planted_scores(planted, demo, lambda unit, index: -perfect(unit, index), effects)
     assert (found["auroc"], found["recovery"], found["sign_accuracy"]) == (0, 0, 0)
+    assert found["magnitude_auroc"] == 1
     found = planted_scores(planted, demo, lambda unit, index: 1.0, effects)
     assert found["auroc"] == 0.5
     nothing = planted_scores(planted, demo, lambda unit, index: 0.0, effects)

@@ -16,6 +16,7 @@ from attribution.result import Attribution
 
 SCORES = (
     "auroc",
+    "magnitude_auroc",
     "average_precision",
     "recovery",
     "effect_correlation",
@@ -49,6 +50,7 @@ def score(result: Attribution, planted: Planted, effects: Sequence[float | None]
     tokens, what the model wrote before the answer is rated as well. Ties are in expectation.
 
     - `auroc`: how often a unit of a cause scores higher than one that is of none; 0 to 1, by chance 0.5.
+    - `magnitude_auroc`: the same for scores without their signs, for whoever asks what matters and not what supports.
     - `average_precision`: the mean share of causes down to each cause in the list; 0 to 1.
     - `recovery`: the share of causes among as many strongest units as there are causes; 0 to 1.
     - `effect_correlation`: over parts that a change puts to the test, the rank correlation of the sum of a part's
@@ -80,6 +82,7 @@ def score(result: Attribution, planted: Planted, effects: Sequence[float | None]
     whole = sum(weights.values())
     return {
         "auroc": auroc(scores, is_cause),
+        "magnitude_auroc": auroc(np.abs(scores), is_cause),
         "average_precision": average_precision(scores, is_cause),
         "recovery": recovery(scores, is_cause, int(is_cause.sum())),
         "effect_correlation": correlate(own, moved),
