@@ -266,6 +266,20 @@ def test_search_finds_the_place_whatever_the_letters(opened) -> None:
 
 
 @pytest.mark.slow
+def test_a_prompt_that_turns_out_short_has_no_minimap(opened) -> None:
+    """Heights of lines that were not in sight are guesses: a box that they made too tall is not held up by its map."""
+    seen = opened(made())
+    box, chart = seen.box("prompt"), seen.shown.locator(".map")
+    height = box.evaluate("box => box.clientHeight")
+    box.evaluate("box => box.firstElementChild.style.paddingBottom = '3000px'")
+    chart.wait_for(state="visible")
+    seen.settle()
+    assert chart.evaluate("map => map.clientHeight") == box.evaluate("box => box.offsetHeight")
+    box.evaluate("box => box.firstElementChild.style.paddingBottom = ''")
+    chart.wait_for(state="hidden")
+    assert box.evaluate("box => box.clientHeight") == height
+
+
 def test_the_minimap_is_there_for_long_prompts_and_leads(opened) -> None:
     assert not opened(made()).shown.locator(".map").is_visible()
     seen = opened(findings.long())
