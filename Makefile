@@ -13,11 +13,11 @@ QUESTION := Sam has 3 apples and Tom has 5 oranges. How many
 demo: $(VENV)/.demo  ## which words of the apples question made the embedded model say what it said, both scenarios
 	@echo "Scenario 1: the answer is in the prompt."
 	@echo
-	@$(BIN)/attribution explain "$(QUESTION) apples does Sam have?" --why 3
+	@$(BIN)/attribution explain "$(QUESTION) apples does Sam have?" --why 3 --method leave_one_out
 	@echo
 	@echo "Scenario 2: the prompt does not say it."
 	@echo
-	@$(BIN)/attribution explain "$(QUESTION) oranges does Sam have?" --why 3
+	@$(BIN)/attribution explain "$(QUESTION) oranges does Sam have?" --why 3 --method leave_one_out
 
 test: ready  ## every check
 	$(PYTEST)

@@ -83,9 +83,7 @@ def explain(
     model: Model = "demo",
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A name that `attribution methods` lists, by default leave_one_out; several are shown in turn."
-        ),
+        typer.Option(help="default, careful, or a name that `attribution methods` lists; several are shown in turn."),
     ] = None,
     units: UnitsAsked = "word",
     target: TargetOrPart = "logprob",
@@ -112,7 +110,7 @@ def explain(
     from attribution.checks import check_count
     from attribution.explainer import Options
     from attribution.explainer import explain as explain_prompt
-    from attribution.method import build_method
+    from attribution.method import CHOSEN, build_method
     from attribution.models import load
     from attribution.problem import check_over_outputs
     from attribution.prompts.units import check_units
@@ -120,7 +118,8 @@ def explain(
     from attribution.result import Attribution
 
     asked = typed_prompt(prompt, chat)
-    names = list(dict.fromkeys(method or ("leave_one_out",)))
+    # One that is named twice, by its name and as the default, is shown once.
+    names = list({CHOSEN.get(name, name): name for name in method or ("default",)}.values())
     if len(names) > 1:
         refuse(context, "with several methods. Give --method once", "save", "table", "resume", "dry_run")
     for name in names:
@@ -267,7 +266,7 @@ def compare(
     from attribution.result import Attribution
 
     check_files(html)
-    methods = for_both("--method", method) or ("leave_one_out", "leave_one_out")
+    methods = for_both("--method", method) or ("default", "default")
     parts, others = for_both("--why", why) or (None, None), for_both("--instead", instead) or (None, None)
     if second is None and methods[0] == methods[1]:
         raise InputError("Expected something to compare with. Pass a second prompt, or --method twice.")
@@ -331,14 +330,16 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List the attribution methods: what a score is, what they need, promise and cost."""
-    from attribution.method import list_methods
+    from attribution.method import CHOSEN, list_methods
 
     n_units, n_targets = 20, 7
     known = list_methods()
+    roles = {method.name: [role for role, name in CHOSEN.items() if name == method.name] for method in known}
     if as_json:
         rows = [
             {
                 "name": method.name,
+                "chosen": roles[method.name],
                 "summary": method.summary,
                 "needs": sorted(method.needs),
                 "laws": sorted(method.laws),
@@ -358,7 +359,10 @@ def methods(
         cost = method.cost(allowed, n_targets)
         passes = [f"{n} {kind}" for n, kind in ((cost.forwards, "forward"), (cost.backwards, "backward")) if n]
         limit = f" (up to {allowed} units)" if allowed < n_units else ""
-        table.add_row(Text(method.name, "bold"), Text(" + ".join(passes) + limit), Text(method.summary))
+        role = f" ({', '.join(roles[method.name])})" if roles[method.name] else ""
+        table.add_row(
+            Text.assemble((method.name, "bold"), role), Text(" + ".join(passes) + limit), Text(method.summary)
+        )
     console().print(table)
 
 

@@ -15,15 +15,15 @@ from jaxtyping import Float, Float32
 import attribution
 from attribution.absence import Replace, check_ablation
 from attribution.checks import check_count, check_seed
-from attribution.errors import InputError
+from attribution.errors import CapabilityError, InputError, ModelError
 from attribution.estimate import Estimate, estimate
 from attribution.evaluations import Evaluations
 from attribution.local_problem import LocalProblem
-from attribution.method import Method, build_method
+from attribution.method import CHOSEN, EXACT, Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.outputs import nesting as output_nesting
-from attribution.problem import OverOutputs, check_budget, check_over_outputs
+from attribution.problem import Budget, OverOutputs, check_budget, check_over_outputs
 from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written
@@ -71,7 +71,7 @@ def explain(
     *,
     output: str | Sequence[int] | None = None,
     max_new_tokens: int = 20,
-    method: str | Method = "leave_one_out",
+    method: str | Method = "default",
     units: Units = "word",
     target: str | Contrast | Semantic = "logprob",
     per_output: bool = True,
@@ -92,7 +92,11 @@ def explain(
       template renders; a `Chat`, which has tools and options of the template too; or a `Rendered` prompt.
     - `output`: the text, or the ids, whose causes are asked; None for the greedy continuation of the prompt, of at most
       `max_new_tokens` tokens.
-    - `method`: a name out of `attribution.list_methods()`, or a `Method` with its options.
+    - `method`: `"default"` or `"careful"`, which the board (docs/board.md) chose: the methods that find planted causes
+      best, of those that take at most four passes for one number, and at any cost; a name out of
+      `attribution.list_methods()`; or a `Method` with its options. Where the chosen one does not suit the question,
+      because a budget, `resume` or another meaning of "absent" is asked or the model does not give what it needs, it is
+      `"leave_one_out"` instead, and `result.notes["instead_of"]` says why.
     - `units`: what gets a score: `"token"`, `"word"`, `"sentence"`, `"line"`, `"paragraph"`, `"message"`,
       `"list_item"`, `"code_line"` or `"example"`; a regular expression, whose every match is a unit; or spans,
       `{"document 2": (310, 842)}`, in a chat `(message, start, end)`. What lies outside of matches or spans stays. With
@@ -152,6 +156,11 @@ def explain(
         ablate_special=ablate_special,
         budget=budget,
     )
+    asks_ablations = (ablation, ablate_special, budget, resume) != ("delete", False, Budget(), None)
+    by_board = isinstance(method, str) and method in CHOSEN
+    if by_board and (reason := _unsuited(chosen, problem, asks_ablations)):
+        problem.notes["instead_of"] = f"{chosen.name}: {reason}"
+        chosen = build_method(EXACT)
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))
@@ -208,6 +217,17 @@ def explain(
         versions=versions(),
         **record,
     )
+
+
+def _unsuited(chosen: Method, problem: LocalProblem, asks_ablations: bool) -> str | None:
+    """Why what the board chose does not answer the question as it was asked; None where it does."""
+    if asks_ablations and "value" not in chosen.needs:
+        return "it takes nothing away, and an ablation, a budget or a result to resume from was given"
+    try:
+        chosen.check(problem)
+    except (CapabilityError, ModelError) as error:
+        return str(error)
+    return None
 
 
 def versions() -> dict[str, str]:

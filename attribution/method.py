@@ -30,6 +30,13 @@ LAWS: Mapping[str, str] = {
 }
 """What methods may promise. The tests hold each promise on problems whose answers are known."""
 
+CHOSEN: Mapping[str, str] = {"default": "saliency", "careful": "saliency"}
+"""What "default" and "careful" stand for: the methods that find planted causes best, of those that take at most four
+passes for the scores of one number, and at any cost. The board (docs/board.md) has decided."""
+
+EXACT = "leave_one_out"
+"""What stands in for these where they do not suit a question: what each unit does alone, on any model."""
+
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -123,7 +130,7 @@ def list_methods() -> tuple[Method, ...]:
 
 
 def build_method(method: str | Method) -> Method:
-    """The method of this name with its default options, or the method itself.
+    """The method of this name, maybe one of `CHOSEN`, with its default options, or the method itself.
 
     Raises `UnknownMethodError` with the nearest names, and `InputError` for anything that is no method.
     """
@@ -134,9 +141,10 @@ def build_method(method: str | Method) -> Method:
     if not isinstance(method, str):
         raise InputError(f"Expected a method's name or a Method with its options, got {type(method).__name__}.")
     known = _discover()
-    if method not in known:
-        raise UnknownMethodError(f"Expected a method out of {', '.join(known)}, got {method!r}.")
-    return known[method]()
+    name = CHOSEN.get(method, method)
+    if name not in known:
+        raise UnknownMethodError(f"Expected a method out of {', '.join((*CHOSEN, *known))}, got {method!r}.")
+    return known[name]()
 
 
 @cache

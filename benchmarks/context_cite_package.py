@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,9 @@ CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor 
 
 def import_context_cite() -> Any:
     """The package, whose import would fetch data for a sentence tokenizer that is not used here."""
-    import nltk  # pyright: ignore[reportMissingImports] - of the bench group
-
+    nltk: Any = import_module("nltk")
     nltk.download = lambda *_arguments, **_options: True
-    import context_cite  # pyright: ignore[reportMissingImports]
-
+    context_cite: Any = import_module("context_cite")
     context_cite.utils.tqdm = iter  # no bar for every call
     return context_cite
 

@@ -19,7 +19,7 @@ def main() -> None:
     executable = find_chromium()
     if executable is None:
         sys.exit("Chromium is needed: apt-get install chromium, or set CHROMIUM to its path")
-    result = attribution.explain(attribution.load("demo"), PROMPT)
+    result = attribution.explain(attribution.load("demo"), PROMPT, method="leave_one_out")
     with tempfile.TemporaryDirectory() as folder, chromium(executable) as browser:
         report = Path(folder) / "report.html"
         result.to_html(report, outputs="3")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from attribution.explainer import explain
 from attribution.models.local import LocalModel
-from benchmarks.board import Measured, counted
-from benchmarks.board_pages import Board, frontier, markdown, sentences
+from benchmarks.board.frontier import frontier
+from benchmarks.board.measurement import Measured
+from benchmarks.board.pages import markdown
+from benchmarks.board.passes import counted
+from benchmarks.board.sentences import sentences
+from benchmarks.board.standing import Board
 
 PROMPT = "Sam has 3 apples."
 
@@ -23,7 +28,10 @@ def measured(family: str, auroc: dict[str, list[float]], passes: dict[str, float
         confirmed=200,
         prompts=3,
         own=("saliency", "input_x_gradient", "attn_lrp", "banzhaf", "exact_shapley"),
-        values={name: {"auroc": dict(enumerate(numbers))} for name, numbers in auroc.items()},
+        values={
+            name: {metric: dict(enumerate(numbers)) for metric in ("auroc", "magnitude_auroc")}
+            for name, numbers in auroc.items()
+        },
         missing={},
         passes={name: 4 * count for name, count in passes.items()},
         passes_of_one=passes,
@@ -68,6 +76,8 @@ def test_what_it_decides_is_said_in_words(board: Board) -> None:
     text = " ".join(sentences(board))
     assert "at most 4 passes `attn_lrp` finds the planted causes best: AUROC 0.825, in 2.0 passes" in text
     assert "At any cost `banzhaf` does: 0.915, in 300 passes" in text
+    assert "It is the default. It is 0.200 ahead of `saliency` (95% interval " in text
+    assert "By the size of scores, whatever their signs, it is `attn_lrp` (0.825) and `banzhaf` (0.915)." in text
     assert "At the head of the list is `captum lime`" in text
     assert "The better of the plain gradients is `saliency`" in text
     assert "Worse than that, by a paired interval that 0 is not in: `inseq occlusion` (0.125)" in text
@@ -81,6 +91,12 @@ def test_means_are_over_families_and_intervals_are_paired(board: Board) -> None:
     assert 0.1 < low < board.mean("attn_lrp", "auroc") - board.mean("saliency", "auroc") < high < 0.3
     shifted = Board([replace(board.measured[0], values={**board.measured[0].values})])
     assert shifted.interval("saliency", "auroc", "saliency") == (0, 0)
+
+
+def test_what_was_measured_is_kept(board: Board, tmp_path: Path) -> None:
+    whole = replace(board.measured[0], missing={"captum lime": {"it failed": 2}})
+    whole.save(tmp_path / "single.json")
+    assert Measured.load(tmp_path / "single.json") == whole
 
 
 def test_it_is_written(board: Board) -> None:

@@ -143,7 +143,7 @@ def counterfactuals(
     outputs: Outputs = None,
     answer: str | None = None,
     units: Units = "word",
-    method: str | Method = "leave_one_out",
+    method: str | Method = "default",
     max_changes: int = 2,
     beam: int = 5,
     proposals: int = 5,

@@ -14,6 +14,8 @@ def remarks(payload: Mapping[str, Any], outputs: Sequence[int]) -> Iterator[tupl
     `payload` is the dict of a result, `outputs` are the indices of the output tokens that are shown.
     """
     notes = payload["notes"]
+    if notes.get("instead_of"):
+        yield f"{visible(payload['method']['name'])} instead of {visible(str(notes['instead_of']))}", False
     if notes.get("completeness_error"):
         worst = max(notes["completeness_error"])
         yield f"scores add up to within {worst:.2g} {visible(payload['method']['unit'])} for each target", False

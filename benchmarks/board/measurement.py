@@ -1,21 +1,14 @@
-"""The board: every method, and those of other libraries, on prompts whose causes are known.
-
-`python -m benchmarks.board` measures, and writes `docs/board.md`, `docs/board.html` and `docs/board.svg`. All that is
-random comes from seeds, so that the same machine gives the same numbers but for the times.
-"""
+"""What is measured of a family: whether a model agrees with its prompts, and how well methods find their causes."""
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -23,8 +16,23 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 
-FOLDER = Path(__file__).parent.parent
+import attribution as at
+from attribution.engine.roads import road
+from attribution.errors import AttributionError
+from attribution.explainer import explain
+from attribution.faithfulness.case import label
+from attribution.faithfulness.evaluation import evaluate
+from attribution.faithfulness.metric import list_metrics
+from attribution.files import write_file
+from attribution.method import list_methods
+from attribution.methods.integrated_gradients import IntegratedGradients
+from attribution.planted.confirmation import confirm
+from attribution.planted.families import SHORTCUTS, draw
+from benchmarks.board.passes import counting
+from benchmarks.board.peers import import_libraries, peers
+
 AGAIN = ("max_sensitivity", "randomisation")
 """What explains the prompt many times over: measured of our methods that take at most `QUICK` passes. All other metrics
 are measured of every method on the first `SOME` prompts of a family, under both meanings of "absent"."""
@@ -57,8 +65,8 @@ class Measured:
     """Which of the methods are ours."""
     values: dict[str, dict[str, dict[int, float]]]
     """Method -> metric (with its meaning of "absent") -> its number for each prompt."""
-    missing: dict[tuple[str, str], int]
-    """Method and reason -> how many of the numbers it has none of for this reason."""
+    missing: dict[str, dict[str, int]]
+    """Method -> reason -> how many of the numbers it has none of for this reason."""
     passes: dict[str, float]
     """Method -> forward passes over prompt and output that the scores of every output token take, as they were rated; a
     backward pass for one of them counts as one."""
@@ -67,22 +75,23 @@ class Measured:
     times: dict[str, float]
     """Method -> the median of its times, for every output token, as a multiple of that of one forward pass."""
 
+    def save(self, path: Path) -> None:
+        """Writes it as JSON."""
+        write_file(path, json.dumps(asdict(self), indent=1).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        """What `save` wrote."""
+        record = json.loads(path.read_text())
+        record["own"] = tuple(record["own"])
+        for metrics in record["values"].values():
+            for metric, numbers in metrics.items():
+                metrics[metric] = {int(prompt): value for prompt, value in numbers.items()}
+        return cls(**record)
+
 
 def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     """Everything about one family, in this process."""
-    import torch
-
-    import attribution as at
-    from attribution.engine.roads import road
-    from attribution.faithfulness.case import label
-    from attribution.faithfulness.evaluation import evaluate
-    from attribution.faithfulness.metric import list_metrics
-    from attribution.method import list_methods
-    from attribution.methods.integrated_gradients import IntegratedGradients
-    from attribution.planted.confirmation import confirm
-    from attribution.planted.families import SHORTCUTS, draw
-    from benchmarks.peers import import_libraries, peers
-
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     import_libraries()  # and not while a scorer is timed
@@ -108,13 +117,13 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
         label(method): method for method in (*list_methods(), steps) if method.name != steps.name or method is steps
     }
     theirs: dict[str, list[float]] = {}
-    scorers = [_counting(scorer, theirs) for scorer in peers()]
+    scorers = [counting(scorer, theirs) for scorer in peers()]
     once = [metric.name for metric in list_metrics() if metric.name not in AGAIN]
     passes_of_one, forward = _costs(model, chosen[0], ours)
     every = [*ours.values(), *scorers]
     quick = [ours[name] for name, count in passes_of_one.items() if count <= QUICK]
     values: dict[str, dict[str, dict[int, float]]] = {}
-    missing: dict[tuple[str, str], int] = {}
+    missing: dict[str, dict[str, int]] = {}
     times: dict[str, list[float]] = {}
     passes: dict[str, list[float]] = {}
     tables = (
@@ -131,7 +140,8 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
             if row.metric not in metrics and not is_new:
                 continue
             if row.value is None:
-                missing[row.method, row.reason] = missing.get((row.method, row.reason), 0) + 1
+                reasons = missing.setdefault(row.method, {})
+                reasons[row.reason] = reasons.get(row.reason, 0) + 1
             else:
                 metric = f"{row.metric} ({row.absent})" if row.absent else row.metric
                 values.setdefault(row.method, {}).setdefault(metric, {})[start + row.prompt] = row.value
@@ -163,26 +173,8 @@ def _length(model: Any, planted: Any) -> int:
     return len(ids) + len(model.codec.encode_output(planted.prompt, ids, planted.output)) - 1
 
 
-def _counting(scorer: Any, passes: dict[str, list[float]]) -> Any:
-    """The same scorer, which adds the passes that it takes to these."""
-
-    def score(model: Any, result: Any) -> Any:
-        with counted(model.model) as tokens:
-            found = scorer.function(model, result)
-        length = len(result.prompt_ids) + len(result.outputs) - 1
-        passes.setdefault(scorer.name, []).append(sum(tokens) / length)
-        return found
-
-    return replace(scorer, function=score)
-
-
 def _costs(model: Any, planted: Any, ours: Mapping[str, Any]) -> tuple[dict[str, float], float]:
     """On one prompt: `passes_of_one` of what asks no ablated prompts, and the seconds of a forward pass per token."""
-    import torch
-
-    from attribution.errors import AttributionError
-    from attribution.explainer import explain
-
     asked: dict[str, Any] = {"output": planted.output, "units": planted.units, "per_output": False}
     skeleton = explain(model, planted.prompt, method="saliency", **asked)  # what is tried once on a model is tried here
     ids = torch.tensor([[*skeleton.prompt_ids, *(output.id for output in skeleton.outputs)]])[:, :-1]
@@ -200,86 +192,7 @@ def _costs(model: Any, planted: Any, ours: Mapping[str, Any]) -> tuple[dict[str,
     return one, forward / ids.numel()
 
 
-@contextmanager
-def counted(module: Any) -> Generator[list[int]]:
-    """The tokens that go through the model meanwhile, forwards and backwards, in a list with a number for each pass.
-
-    Products that are batched by `torch.vmap` count once, however many they are; other libraries ask for none.
-    """
-    tokens: list[int] = []
-
-    def forwards(_module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        inputs = (named.get("input_ids"), named.get("inputs_embeds"), *arguments)
-        given = next(each for each in inputs if each is not None)
-        tokens.append(given.shape[0] * given.shape[1])
-
-    def backwards(_module: Any, _arguments: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
-        count = hidden.shape[0] * hidden.shape[1]
-        if hidden.requires_grad:
-            hidden.register_hook(lambda _gradient: tokens.append(count))
-
-    handles = [
-        module.base_model.register_forward_pre_hook(forwards, with_kwargs=True),
-        module.base_model.register_forward_hook(backwards),
-    ]
-    try:
-        yield tokens
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _timed(work: Any) -> float:
     begun = perf_counter()
     work()
     return perf_counter() - begun
-
-
-def all_measured(
-    families: Sequence[str], count: int, models: Path, journals: Path, processes: int
-) -> Iterator[Measured]:
-    """Every family, the slowest first, several at a time; what one of them raises ends the others."""
-    ordered = sorted(families, key=lambda family: (family != "needle", family))
-    begun = perf_counter()
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(measure, family, count, models, journals) for family in ordered]
-        try:
-            for future in as_completed(running):
-                found = future.result()
-                print(f"{found.family}: done after {perf_counter() - begun:.0f} s", file=sys.stderr)
-                yield found
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def main() -> int:
-    """The command line."""
-    from attribution.planted.families import FAMILIES, SHORTCUTS
-    from benchmarks.board_pages import write_board
-    from training.shortcuts import is_current, train_shortcut
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FOLDER / "docs", help="folder to write the board to")
-    parser.add_argument("--prompts", type=int, default=4, help="prompts of each family that methods are measured on")
-    parser.add_argument("--families", nargs="*", default=[*FAMILIES, *SHORTCUTS], help="which families")
-    parser.add_argument("--models", type=Path, default=FOLDER / "training" / "out" / "shortcuts")
-    parser.add_argument("--journals", type=Path, default=FOLDER / "training" / "out" / "board")
-    parser.add_argument("--resume", action="store_true", help="go on with a run of the same models that was stopped")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    options.journals.mkdir(parents=True, exist_ok=True)
-    for family in options.families:
-        if not options.resume:
-            for journal in options.journals.glob(f"{family}.*.jsonl"):
-                journal.unlink()
-        if family in SHORTCUTS and not is_current(family, options.models / family):
-            print(f"{family}: training its model", file=sys.stderr)
-            train_shortcut(family, options.models / family)
-    found = list(all_measured(options.families, options.prompts, options.models, options.journals, options.processes))
-    write_board(found, options.out)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The board: every method, and those of other libraries, on prompts whose causes are known."""

@@ -1,0 +1,61 @@
+"""What the board's numbers decide, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.board.standing import FAST, Board
+
+PLAIN = ("saliency", "input_x_gradient")
+"""Plain gradients, which a method ought to beat."""
+
+BASELINES = ("random", "position")
+
+
+def sentences(board: Board) -> list[str]:
+    """What the numbers decide, in words."""
+    plain = max(PLAIN, key=lambda name: board.mean(name, "auroc"))
+    best = next(name for name in board.methods if name not in BASELINES)
+    found = [
+        f"Of the methods that take at most {FAST:.0f} passes `{board.default}` finds the planted causes best: AUROC "
+        f"{board.mean(board.default, 'auroc'):.3f}, in {board.cost(board.default, 'passes_of_one'):.1f} passes for one "
+        f"number. It is the default.{_runner_up(board, board.fast)}",
+        f"At any cost `{board.careful}` does: {board.mean(board.careful, 'auroc'):.3f}, in "
+        f"{board.cost(board.careful, 'passes_of_one'):.0f} passes. It is the careful method."
+        f"{_runner_up(board, board.own)}",
+    ]
+    found.append(
+        f"By the size of scores, whatever their signs, it is {_largest(board, board.fast)} and "
+        f"{_largest(board, board.own)}."
+    )
+    if best not in board.own:
+        found.append(f"At the head of the list is `{best}`, with {board.mean(best, 'auroc'):.3f}.")
+    others = [name for name in board.methods if name not in (*PLAIN, *BASELINES)]
+    sides = {name: board.interval(name, "auroc", plain) for name in others}
+    found.append(f"The better of the plain gradients is `{plain}`, with {board.mean(plain, 'auroc'):.3f}.")
+    for words, losing in (
+        ("Worse than that, by a paired interval that 0 is not in", [n for n, (_, high) in sides.items() if high < 0]),
+        ("Not to be told from it", [n for n, (low, high) in sides.items() if low <= 0 <= high]),
+    ):
+        if losing:
+            names = ", ".join(f"`{name}` ({board.mean(name, 'auroc'):.3f})" for name in losing)
+            found.append(f"{words}: {names}.")
+    random = board.mean("random", "auroc")
+    found.append(f"A random order has {random:.3f}, the order of the prompt {board.mean('position', 'auroc'):.3f}.")
+    return found
+
+
+def _runner_up(board: Board, methods: Sequence[str]) -> str:
+    """By how much the first of these is ahead of the second, in a sentence."""
+    if len(methods) < 2:
+        return ""
+    first, second = methods[:2]
+    low, high = board.interval(first, "auroc", second)
+    ahead = board.mean(first, "auroc") - board.mean(second, "auroc")
+    return f" It is {ahead:.3f} ahead of `{second}` (95% interval {low:.3f} to {high:.3f})."
+
+
+def _largest(board: Board, methods: Sequence[str]) -> str:
+    """The best of these by the size of scores, with its number."""
+    best = max(methods, key=lambda name: board.mean(name, "magnitude_auroc"))
+    return f"`{best}` ({board.mean(best, 'magnitude_auroc'):.3f})"
