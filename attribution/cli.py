@@ -118,7 +118,7 @@ def explain(
     from attribution.result import Attribution
 
     asked = typed_prompt(prompt, chat)
-    # One that is named twice, by its name and as the default, is shown once.
+    # One that is named twice, by its name and as the default, is asked once.
     names = list({CHOSEN.get(name, name): name for name in method or ("default",)}.values())
     if len(names) > 1:
         refuse(context, "with several methods. Give --method once", "save", "table", "resume", "dry_run")
@@ -156,7 +156,10 @@ def explain(
     results = [explain_prompt(source, asked, **question)]
     for name in names[1:]:
         question["method"], question["output"] = name, [token.id for token in results[0].outputs]
-        results.append(explain_prompt(source, asked, **question))
+        found = explain_prompt(source, asked, **question)
+        # What stands in for the default may have been named as well.
+        if all(found.method != other.method for other in results):
+            results.append(found)
     # Everything is written before anything is said about parts of it, which may fail.
     if save is not None:
         results[0].save(save)
@@ -262,13 +265,15 @@ def compare(
     """Show where two prompts, or two methods, differ."""
     from attribution.experiments.comparison import compare as compare_results
     from attribution.explainer import explain as explain_prompt
+    from attribution.method import build_method
     from attribution.models import load
     from attribution.result import Attribution
 
     check_files(html)
     methods = for_both("--method", method) or ("default", "default")
+    is_same = build_method(methods[0]) == build_method(methods[1])
     parts, others = for_both("--why", why) or (None, None), for_both("--instead", instead) or (None, None)
-    if second is None and methods[0] == methods[1]:
+    if second is None and is_same:
         raise InputError("Expected something to compare with. Pass a second prompt, or --method twice.")
     sides = (first, first if second is None else second)
     saved = [side.endswith(".safetensors") for side in sides]

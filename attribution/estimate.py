@@ -19,7 +19,7 @@ from attribution.problem import PLAIN, Baseline, Cost, Place, Problem, Reduce, R
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a method would cost at most on a prompt.
+    """What a method would cost at most on a prompt; `method` is its name.
 
     `forwards` and `backwards` count prompts, `tokens` those of all forward passes, `flops` the floating-point
     operations, `bytes` about what the largest pass takes besides the model, `seconds` about how long it would take, by
@@ -27,6 +27,7 @@ class Estimate:
     model that is new are not counted in.
     """
 
+    method: str
     forwards: int
     backwards: int
     tokens: int
@@ -43,7 +44,7 @@ class Estimate:
             f"{self.bytes / 2**20:,.0f} MiB",
             f"about {self.seconds:.2g} s",
         )
-        return "at most " + ", ".join(parts)
+        return f"{self.method}: at most " + ", ".join(parts)
 
 
 def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) -> Estimate:
@@ -82,7 +83,8 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
         most = problem.bytes_of_gradients()
     if backwards:
         spent += flops.forward(backwards * length, backwards * length**2 / 2, backwards)
-    return Estimate(forwards, backwards, tokens, spent, most, (spent + begun) / measure_speed(problem.model))
+    seconds = (spent + begun) / measure_speed(problem.model)
+    return Estimate(method.name, forwards, backwards, tokens, spent, most, seconds)
 
 
 class Rehearsal(Problem):

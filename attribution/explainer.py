@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 import attribution
 from attribution.absence import Replace, check_ablation
 from attribution.checks import check_count, check_seed
-from attribution.errors import CapabilityError, InputError, ModelError
+from attribution.errors import InputError, ModelError
 from attribution.estimate import Estimate, estimate
 from attribution.evaluations import Evaluations
 from attribution.local_problem import LocalProblem
@@ -23,7 +23,7 @@ from attribution.method import CHOSEN, EXACT, Method, build_method
 from attribution.models import load
 from attribution.models.local import LocalModel
 from attribution.outputs import nesting as output_nesting
-from attribution.problem import Budget, OverOutputs, check_budget, check_over_outputs
+from attribution.problem import OverOutputs, check_budget, check_over_outputs
 from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written
@@ -95,7 +95,7 @@ def explain(
     - `method`: `"default"` or `"careful"`, which the board (docs/board.md) chose: the methods that find planted causes
       best, of those that take at most four passes for one number, and at any cost; a name out of
       `attribution.list_methods()`; or a `Method` with its options. Where the chosen one does not suit the question,
-      because a budget, `resume` or another meaning of "absent" is asked or the model does not give what it needs, it is
+      because `resume` or another meaning of "absent" is asked, or the model does not give what it needs, it is
       `"leave_one_out"` instead, and `result.notes["instead_of"]` says why.
     - `units`: what gets a score: `"token"`, `"word"`, `"sentence"`, `"line"`, `"paragraph"`, `"message"`,
       `"list_item"`, `"code_line"` or `"example"`; a regular expression, whose every match is a unit; or spans,
@@ -110,8 +110,8 @@ def explain(
       looks at it, and all others stay where they were) or a `Replace` (a neutral text stands in its place).
     - `ablate_special`: True to ablate special tokens (BOS) too.
     - `seed`: of all randomness; the same call gives the same numbers.
-    - `max_forwards`, `max_tokens`, `max_seconds`: a budget for methods that ask ablated prompts. Where it ends, they
-      stop and say what they know so far; `result.notes["partial"]` is then True.
+    - `max_forwards`, `max_tokens`, `max_seconds`: a budget for methods that ask ablated prompts, and for these alone.
+      Where it ends, they stop and say what they know so far; `result.notes["partial"]` is then True.
     - `resume`: a result for the same question, maybe one that a budget has ended. What was asked for it is not asked
       again, by whatever method; only the whole prompt is, to see that the model is the same.
     - `dry_run`: True for what it would cost, an `Estimate`, instead of a result. Where no output is given, one of
@@ -156,11 +156,16 @@ def explain(
         ablate_special=ablate_special,
         budget=budget,
     )
-    asks_ablations = (ablation, ablate_special, budget, resume) != ("delete", False, Budget(), None)
-    by_board = isinstance(method, str) and method in CHOSEN
-    if by_board and (reason := _unsuited(chosen, problem, asks_ablations)):
-        problem.notes["instead_of"] = f"{chosen.name}: {reason}"
-        chosen = build_method(EXACT)
+    if isinstance(method, str) and method in CHOSEN:
+        asked_of_ablations = {
+            f"ablation={ablation!r}": ablation != "delete",
+            "ablate_special=True": ablate_special,
+            "resume": resume is not None,
+        }
+        reason = _unsuited(chosen, problem, [name for name, is_asked in asked_of_ablations.items() if is_asked])
+        if reason:
+            problem.notes["instead_of"] = f"{chosen.name}, which {reason}"
+            chosen = build_method(EXACT)
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))
@@ -219,15 +224,14 @@ def explain(
     )
 
 
-def _unsuited(chosen: Method, problem: LocalProblem, asks_ablations: bool) -> str | None:
-    """Why what the board chose does not answer the question as it was asked; None where it does."""
-    if asks_ablations and "value" not in chosen.needs:
-        return "it takes nothing away, and an ablation, a budget or a result to resume from was given"
+def _unsuited(chosen: Method, problem: LocalProblem, of_ablations: Sequence[str]) -> str:
+    """What keeps the method that the board chose from the question as it was asked; empty where nothing does."""
+    if of_ablations and "value" not in chosen.needs:
+        return f"takes nothing away, so that {' and '.join(of_ablations)} would do nothing"
     try:
-        chosen.check(problem)
-    except (CapabilityError, ModelError) as error:
-        return str(error)
-    return None
+        return chosen.misfit(problem)
+    except ModelError as error:
+        return f"fails here: {error}"
 
 
 def versions() -> dict[str, str]:

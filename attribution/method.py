@@ -88,23 +88,29 @@ class Method(ABC):
         """
         if self.extra is not None:
             check_extra(self.name, self.extra)
+        reason = self.misfit(problem)
+        if not reason:
+            return
+        if any(map(problem.lacks, self.needs)):
+            able = [method.name for method in list_methods() if method._suits(problem)]
+            advice = ", ".join(able) or "another model"
+        elif not self._explains(problem.target):
+            advice = "another target, or another method"
+        else:
+            advice = "shapley_sampling, or larger units"
+        raise CapabilityError(f"{self.name} {reason}. Use {advice}.")
+
+    def misfit(self, problem: Problem) -> str:
+        """What keeps the method from this problem, as in "needs gradients, which ..."; empty where nothing does."""
         for need in sorted(self.needs):
-            reason = problem.lacks(need)
-            if reason:
-                able = [method.name for method in list_methods() if method._suits(problem)]
-                raise CapabilityError(
-                    f"{self.name} needs {need}, which {reason}. Use {', '.join(able) or 'another model'}."
-                )
+            if lacking := problem.lacks(need):
+                return f"needs {need}, which {lacking}"
         count = int(problem.removable.sum())
         if self.max_units is not None and count > self.max_units:
-            raise CapabilityError(
-                f"{self.name} takes at most {self.max_units} units, got {count}. Use shapley_sampling, or larger units."
-            )
+            return f"takes at most {self.max_units} units, got {count}"
         if not self._explains(problem.target):
-            raise CapabilityError(
-                f"{self.name} explains the target {' or '.join(sorted(self.targets or ()))}, got {problem.target}. Use "
-                "another target, or another method."
-            )
+            return f"explains the target {' or '.join(sorted(self.targets or ()))}, got {problem.target}"
+        return ""
 
     def _explains(self, target: str) -> bool:
         return self.targets is None or target in self.targets

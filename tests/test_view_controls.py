@@ -265,7 +265,6 @@ def test_search_finds_the_place_whatever_the_letters(opened) -> None:
     assert seen.marked("found") == [3]
 
 
-@pytest.mark.slow
 def test_a_prompt_that_turns_out_short_has_no_minimap(opened) -> None:
     """Heights of lines that were not in sight are guesses: a box that they made too tall is not held up by its map."""
     seen = opened(made())
@@ -280,6 +279,7 @@ def test_a_prompt_that_turns_out_short_has_no_minimap(opened) -> None:
     assert box.evaluate("box => box.clientHeight") == height
 
 
+@pytest.mark.slow
 def test_the_minimap_is_there_for_long_prompts_and_leads(opened) -> None:
     assert not opened(made()).shown.locator(".map").is_visible()
     seen = opened(findings.long())

@@ -14,8 +14,8 @@ from jaxtyping import Float64
 
 from attribution.errors import InputError
 from attribution.faithfulness.case import LEAVE_ONE_OUT, Case, label
-from attribution.faithfulness.journal import Entry, Spent
-from attribution.method import Method, build_method, check_extra, list_methods
+from attribution.faithfulness.journal import Entry, Spent, Value
+from attribution.method import CHOSEN, EXACT, Method, build_method, check_extra, list_methods
 from attribution.models.local import LocalModel
 from attribution.result import Attribution
 
@@ -23,6 +23,8 @@ PAIRS = 3
 """How many random orders, and as many reversed ones, a random order's numbers are the mean over."""
 
 RANDOM, POSITION = "random", "position"
+
+_RESERVED = (RANDOM, POSITION, LEAVE_ONE_OUT, *CHOSEN)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class _Ordered(Contender):
             orders = [order for one in drawn for order in (one, n - 1 - one)]
         results = [self._result(case, skeleton, (2 * order + 1.0 - n) / n) for order in orders]
         spent = Spent(0, 0, 0, perf_counter() - begun)
-        return Entry(case.measure(results, explained=False), spent)
+        measured = case.measure(results, explained=False)
+        return Entry(tuple(_without_size(value) for value in measured), spent)
 
     def _result(self, case: Case, skeleton: Attribution, scores: Float64[np.ndarray, " place"]) -> Attribution:
         """These scores of units, and of earlier output tokens behind them, for every output."""
@@ -148,6 +151,13 @@ class _Ordered(Contender):
         if skeleton.per_output:
             earlier = np.tril(earlier, -1)
         return case.result_of(self.label, own, output_scores=earlier if case.has_output_units else None)
+
+
+def _without_size(value: Value) -> Value:
+    """The same, but for what is of the size of scores, which places in an order do not have."""
+    if value.metric != "magnitude_auroc":
+        return value
+    return value._replace(value=None, reason="places in an order have no size")
 
 
 def baselines(seed: int) -> list[Contender]:
@@ -174,10 +184,10 @@ def check_methods(methods: object) -> list[Contender]:
 
 def _contender(given: Any) -> Contender:
     if isinstance(given, Scorer):
-        if not isinstance(given.name, str) or not given.name or given.name in (RANDOM, POSITION, LEAVE_ONE_OUT):
+        if not isinstance(given.name, str) or not given.name or given.name in _RESERVED:
             raise InputError(
-                f"Expected a scorer with a name of its own, got {given.name!r}. {RANDOM}, {POSITION} and "
-                f"{LEAVE_ONE_OUT} are the baselines, which are measured in any case."
+                f"Expected a scorer with a name of its own, got {given.name!r}. {', '.join(_RESERVED)} are those of "
+                "the baselines, which are measured in any case, and of the methods that the board chose."
             )
         if not callable(given.function):
             raise InputError(f"Expected a function of a model and a result, got {type(given.function).__name__}.")
@@ -186,6 +196,14 @@ def _contender(given: Any) -> Contender:
     if method.extra is not None:
         check_extra(method.name, method.extra)
     return _Explained(method)
+
+
+def suited(methods: Sequence[AnyMethod], is_able: Callable[[Method], bool]) -> list[AnyMethod]:
+    """The same methods, with leave-one-out in the place of what the board chose where that is not able."""
+    return [
+        EXACT if isinstance(each, str) and each in CHOSEN and not is_able(build_method(each)) else each
+        for each in methods
+    ]
 
 
 def suitable(is_able: Callable[[Method], bool]) -> list[Contender]:

@@ -21,14 +21,17 @@ from attribution.faithfulness.contenders import (
     baselines,
     check_methods,
     suitable,
+    suited,
 )
 from attribution.faithfulness.journal import Entry, Journal
 from attribution.faithfulness.metric import Metric, build_metric
 from attribution.faithfulness.samples import AnyPrompt, Asked, check_prompts, units_record
 from attribution.faithfulness.table import Evaluation, Row, Spending
+from attribution.method import CHOSEN
 from attribution.models import load
 from attribution.models.fingerprint import fingerprint
 from attribution.models.local import LocalModel
+from attribution.planted.scores import SCORES
 from attribution.prompts.units import Units, check_units
 from attribution.recorded import target_record
 from attribution.target import Contrast, Semantic, named_target
@@ -109,14 +112,19 @@ def evaluate(
         )
     given = None if methods is None else check_methods(methods)
     local = load(model)
-    contenders = _with_baselines(suitable(able(local, asked, plan)) if given is None else given, seed)
+    if methods is None:
+        given = suitable(able(local, asked, plan))
+    elif any(each in CHOSEN for each in methods if isinstance(each, str)):
+        given = check_methods(suited(methods, able(local, asked, plan)))
+    contenders = _with_baselines(given or [], seed)
     settings = _settings(plan, local, contenders)
     # A metric's summary is no part of what it measures.
     metrics_kept = [{name: own[name] for name in ("label", "name", "options")} for own in settings["metrics"]]
     digests = [each.digest for each in asked]
     weights = fingerprint(local)
     made_by = {"version": attribution.__version__, "weights": weights}
-    kept = Journal(journal, {**settings, **made_by, "metrics": metrics_kept, "prompts": digests})
+    of_planted = {"planted": list(SCORES)}
+    kept = Journal(journal, {**settings, **made_by, **of_planted, "metrics": metrics_kept, "prompts": digests})
     entries = _measured(local, asked, contenders, plan, kept)
     return _evaluation(asked, contenders, entries, {**settings, "n_prompts": len(asked), "resamples": resamples})
 

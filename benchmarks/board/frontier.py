@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.board.standing import Board
+from benchmarks.board.standing import BASELINES, FAST, Board
 
 
 def frontier(board: Board) -> str:
@@ -19,15 +19,18 @@ def frontier(board: Board) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 11), layout="constrained")
+    figure = Figure(figsize=(11, 18), layout="constrained")
     FigureCanvasSVG(figure)
     kinds = {
+        "passes_of_one": "forward passes, for the scores of one number: our methods, the default left of the line",
         "passes": "forward passes, for the scores of every output token",
         "times": "time, as a multiple of a forward pass's",
     }
     for place, (kind, title) in enumerate(kinds.items(), 1):
-        axes: Any = figure.add_subplot(2, 1, place)
+        axes: Any = figure.add_subplot(3, 1, place)
         _draw(axes, board, kind)
+        if kind == "passes_of_one":
+            axes.axvline(FAST, color="#999999", linestyle="--", linewidth=1)
         axes.set(xscale="log", xlabel=title, ylabel="AUROC of planted causes")
         axes.axhline(board.mean("random", "auroc"), color="#999999", linestyle=":", linewidth=1)
     written = StringIO()
@@ -41,7 +44,7 @@ def _draw(axes: Any, board: Board, kind: str) -> None:
     points = sorted(
         (board.cost(name, kind), board.mean(name, "auroc"), name)
         for name in board.methods
-        if np.isfinite(board.cost(name, kind)) and board.is_whole(name)
+        if np.isfinite(board.cost(name, kind)) and board.is_whole(name) and name not in BASELINES
     )
     best, line = -1.0, list[tuple[float, float]]()
     for cost, quality, _ in sorted(points, key=lambda point: (point[0], -point[1])):

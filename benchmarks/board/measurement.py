@@ -30,12 +30,13 @@ from attribution.method import list_methods
 from attribution.methods.integrated_gradients import IntegratedGradients
 from attribution.planted.confirmation import confirm
 from attribution.planted.families import SHORTCUTS, draw
-from benchmarks.board.passes import counting
+from benchmarks.board.passes import counting, read_passes
 from benchmarks.board.peers import import_libraries, peers
 
 AGAIN = ("max_sensitivity", "randomisation")
-"""What explains the prompt many times over: measured of our methods that take at most `QUICK` passes. All other metrics
-are measured of every method on the first `SOME` prompts of a family, under both meanings of "absent"."""
+"""What explains the prompt many times over: measured of our methods that ask no ablated prompts and take at most
+`QUICK` passes. All other metrics are measured of every method on the first `SOME` prompts of a family, under both
+meanings of "absent"."""
 
 QUICK = 60
 """Passes for the scores of one number."""
@@ -116,8 +117,8 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     ours = {
         label(method): method for method in (*list_methods(), steps) if method.name != steps.name or method is steps
     }
-    theirs: dict[str, list[float]] = {}
-    scorers = [counting(scorer, theirs) for scorer in peers()]
+    kept = journals / f"{family}.passes.jsonl"
+    scorers = [counting(scorer, kept) for scorer in peers()]
     once = [metric.name for metric in list_metrics() if metric.name not in AGAIN]
     passes_of_one, forward = _costs(model, chosen[0], ours)
     every = [*ours.values(), *scorers]
@@ -160,7 +161,7 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
         own=tuple(ours),
         values=values,
         missing=missing,
-        passes={name: float(np.mean(found)) for name, found in (passes | theirs).items()},
+        passes={name: float(np.mean(found)) for name, found in (passes | read_passes(kept)).items()},
         # What asks ablated prompts asks the same of one number as of all.
         passes_of_one={name: float(np.mean(passes[name])) for name in ours if name in passes} | passes_of_one,
         times={name: median(found) for name, found in times.items()},

@@ -45,7 +45,10 @@ _ABOUT = (
     "were planted and confirmed on the model by in-distribution changes. Written by `make board`; the numbers come "
     "from seeds, the times are those of one machine. Methods are measured on needles among 20 to 40 sentences. "
     "Captum and context-cite are not asked about what the model wrote before the answer, so that they cannot be right "
-    "where its steps decide; where Captum has one score for the whole output, it stands for the answer's."
+    "where its steps decide; where Captum has one score for the whole output, it stands for the answer's. "
+    "`exact_shapley` takes at most 12 units, and these prompts have more. Scores are ranked as they are: a cause with "
+    "a score below 0 stands behind whatever has none. Intervals are over families and prompts drawn anew; they do not "
+    "allow for the best having been chosen among many."
 )
 
 

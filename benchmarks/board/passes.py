@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from attribution.faithfulness.contenders import Scorer
@@ -40,14 +42,25 @@ def counted(module: Any) -> Generator[list[int]]:
             handle.remove()
 
 
-def counting(scorer: Scorer, passes: dict[str, list[float]]) -> Scorer:
-    """The same scorer, which adds the passes that it takes to these."""
+def counting(scorer: Scorer, kept: Path) -> Scorer:
+    """The same scorer, which keeps the passes that it takes in this file, a line for each prompt."""
 
     def score(model: Any, result: Any) -> Any:
         with counted(model.model) as tokens:
             found = scorer.function(model, result)
         length = len(result.prompt_ids) + len(result.outputs) - 1
-        passes.setdefault(scorer.name, []).append(sum(tokens) / length)
+        with kept.open("a") as file:
+            file.write(json.dumps([scorer.name, result.prompt, sum(tokens) / length]) + "\n")
         return found
 
     return replace(scorer, function=score)
+
+
+def read_passes(kept: Path) -> dict[str, list[float]]:
+    """The passes of every scorer, for each prompt that it was asked about."""
+    found: dict[tuple[str, str], float] = {}
+    for line in kept.read_text().splitlines() if kept.exists() else ():
+        name, prompt, passes = json.loads(line)
+        found[name, prompt] = passes
+    names = dict.fromkeys(name for name, _ in found)
+    return {name: [passes for (own, _), passes in found.items() if own == name] for name in names}

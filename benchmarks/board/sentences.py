@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
-from benchmarks.board.standing import FAST, Board
+from attribution.faithfulness.metric import build_metric
+from benchmarks.board.standing import BASELINES, FAST, Board
 
 PLAIN = ("saliency", "input_x_gradient")
 """Plain gradients, which a method ought to beat."""
 
-BASELINES = ("random", "position")
+FAITHFULNESS = (
+    "normalised_aopc (delete)",
+    "morf_lerf_difference (delete)",
+    "linear_datamodeling_score (delete)",
+    "randomisation",
+)
+"""What is said of faithfulness in words, of all metrics in the tables: one of each kind."""
 
 
 def sentences(board: Board) -> list[str]:
@@ -25,9 +33,10 @@ def sentences(board: Board) -> list[str]:
         f"{_runner_up(board, board.own)}",
     ]
     found.append(
-        f"By the size of scores, whatever their signs, it is {_largest(board, board.fast)} and "
+        f"By the size of scores alone, whatever their signs, these would be {_largest(board, board.fast)} and "
         f"{_largest(board, board.own)}."
     )
+    found += _faithfulness(board)
     if best not in board.own:
         found.append(f"At the head of the list is `{best}`, with {board.mean(best, 'auroc'):.3f}.")
     others = [name for name in board.methods if name not in (*PLAIN, *BASELINES)]
@@ -43,6 +52,23 @@ def sentences(board: Board) -> list[str]:
     random = board.mean("random", "auroc")
     found.append(f"A random order has {random:.3f}, the order of the prompt {board.mean('position', 'auroc'):.3f}.")
     return found
+
+
+def _faithfulness(board: Board) -> list[str]:
+    """Who leads where units are removed, and where the default stands."""
+    places: list[str] = []
+    for metric in FAITHFULNESS:
+        sign = -1 if build_metric(metric.partition(" ")[0]).better == "higher" else 1
+        ranked = sorted((sign * number, name) for name in board.own if isfinite(number := board.mean(name, metric)))
+        names = [name for _, name in ranked]
+        if board.default not in names:
+            continue
+        best, place = names[0], names.index(board.default) + 1
+        places.append(
+            f"by `{metric}` `{best}` leads ({board.mean(best, metric):.2f}), and the default is number {place} of "
+            f"{len(names)} ({board.mean(board.default, metric):.2f})"
+        )
+    return [f"Metrics of faithfulness have another order: {'; '.join(places)}."] if places else []
 
 
 def _runner_up(board: Board, methods: Sequence[str]) -> str:

@@ -11,6 +11,9 @@ from benchmarks.board.measurement import Measured
 FAST = 4.0
 """Passes that the default method may take at most for the scores of one number."""
 
+BASELINES = ("random", "position")
+"""What knows nothing of the model."""
+
 _RESAMPLES = 1000
 
 
@@ -26,17 +29,17 @@ class Board:
         """A method's numbers by family and prompt; families without any are left out."""
         return {each.family: numbers for each in self.measured if (numbers := each.values.get(method, {}).get(metric))}
 
-    def mean(self, method: str, metric: str, family: str | None = None) -> float:
-        """The mean over the families, or of one, of the means over their prompts; NaN where there is none."""
+    def mean(self, method: str, metric: str, families: Sequence[str] | None = None) -> float:
+        """The mean over the families, or over some, of the means over their prompts; NaN where there is none."""
         found = [
             float(np.mean(list(numbers.values())))
             for name, numbers in self.of_family(method, metric).items()
-            if family in (None, name)
+            if families is None or name in families
         ]
         return float(np.mean(found)) if found else float("nan")
 
     def interval(self, method: str, metric: str, other: str | None = None) -> tuple[float, float]:
-        """From where to where 95% of that mean are when the prompts of each family are drawn anew.
+        """From where to where 95% of that mean are when families, and the prompts of each, are drawn anew.
 
         With another method, that of how far it is above that, on the prompts that both have numbers for.
         """
@@ -50,7 +53,8 @@ class Board:
                 drawn.append(rng.choice(paired, (_RESAMPLES, len(paired))).mean(1))
         if not drawn:
             return float("nan"), float("nan")
-        low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+        families = rng.integers(len(drawn), size=(_RESAMPLES, len(drawn)))
+        low, high = np.quantile(np.array(drawn)[families, np.arange(_RESAMPLES)[:, None]].mean(1), [0.025, 0.975])
         return float(low), float(high)
 
     def cost(self, method: str, kind: str) -> float:

@@ -20,6 +20,9 @@ _PLANTED = (
 )
 _LONGEST_REASON = 160
 
+WRITTEN = ("chain_of_thought", "written_step")
+"""Families in which the causes are among what the model wrote before the answer."""
+
 Table = tuple[str, list[str], list[list[str]]]
 """A sentence about it, the heads of its columns, and its rows."""
 
@@ -54,18 +57,27 @@ def tables(board: Board) -> list[Table]:
         (
             "How well the planted causes were found: means over the families that a method has numbers in, first the "
             "methods that have some in all. AUROC and what follows as in `attribution.planted.scores.score`, with 95% "
-            "intervals over prompts. Passes are forward passes over prompt and output, a backward pass counted as one: "
-            "for the scores of one number (`per_output=False`, of our methods), and for those of every output token, "
-            "as they were rated. Time, for every output token, is a multiple of one forward pass's.",
+            "intervals over families and prompts. Passes are forward passes over prompt and output, a backward pass "
+            "counted as one: for the scores of one number (`per_output=False`, of our methods), and for those of every "
+            "output token, as they were rated. Time, for every output token, is a multiple of one forward pass's.",
             heads,
             quality,
         )
     ]
     families = [each.family for each in board.measured]
     rows = [
-        [method, *(_number(board.mean(method, "auroc", family)) for family in families)] for method in board.methods
+        [
+            method,
+            _number(board.mean(method, "auroc", [name for name in families if name not in WRITTEN])),
+            *(_number(board.mean(method, "auroc", [family])) for family in families),
+        ]
+        for method in board.methods
     ]
-    found.append(("AUROC by family; 0.5 is chance.", ["method", *families], rows))
+    about = (
+        "AUROC by family; 0.5 is chance. Captum and context-cite have no scores for what was written before the "
+        f"answer, which decides in {' and '.join(WRITTEN)}: before the families stands the mean over all others."
+    )
+    found.append((about, ["method", "the others", *families], rows))
     labels = dict.fromkeys(label for each in board.measured for values in each.values.values() for label in values)
     metrics = [label for label in labels if label not in dict(_PLANTED)]
     for absent in ("delete", "mask", ""):
@@ -75,7 +87,10 @@ def tables(board: Board) -> list[Table]:
         rows = [row for row in rows if any(row[1:])]
         heads = [_direction(label.removesuffix(ending)) for label in some]
         how = f"an absent unit meaning `{absent}`" if absent else "without removing units"
-        few = f"on {SOME} of the prompts of each; what explains again, of our methods that take at most {QUICK} passes"
+        few = (
+            f"on {SOME} of the prompts of each, so that these are impressions and no ranking; what explains again, of "
+            f"our methods that ask no ablated prompts and take at most {QUICK} passes"
+        )
         found.append((f"Faithfulness, {how}: means over families, {few}.", ["method", *heads], rows))
     rows = [
         [each.family, str(each.confirmed), f"{each.right:.1%}", f"{each.followed:.1%}", str(each.prompts)]
