@@ -265,7 +265,7 @@ def compare(
     """Show where two prompts, or two methods, differ."""
     from attribution.experiments.comparison import compare as compare_results
     from attribution.explainer import explain as explain_prompt
-    from attribution.method import build_method
+    from attribution.method import build_method, list_methods
     from attribution.models import load
     from attribution.result import Attribution
 
@@ -276,18 +276,20 @@ def compare(
     if second is None and is_same:
         raise InputError("Expected something to compare with. Pass a second prompt, or --method twice.")
     sides = (first, first if second is None else second)
-    saved = [side.endswith(".safetensors") for side in sides]
-    if all(saved) or (second is None and any(saved)):
+    saved = [Attribution.load(side) if side.endswith(".safetensors") else None for side in sides]
+    opened = [each for each in saved if each is not None]
+    if len(opened) == 2 or (second is None and opened):
         reason = "with saved results, which are what they are. Explain the prompts again instead"
         refuse(context, reason, "model", "method", "units", "target", "ablation", "seed", "max_new_tokens", "instead")
     prompts = {
         side: typed_prompt(*((None, Path(side)) if side.endswith(".json") else (side, None))) for side in set(sides)
     }
-    asked = None if all(saved) else load(model)
+    asked = model if len(opened) == 2 else load(model)  # which nobody asks where both sides are saved
+    # Beside a saved result whose method is known here, the other side has the same unless another is named.
+    like = opened[0].method["name"] if opened and method is None else "default"
+    methods = (like, like) if method is None and any(like == known.name for known in list_methods()) else methods
     results = [
-        Attribution.load(side)
-        if is_saved or asked is None
-        else explain_prompt(
+        explain_prompt(
             asked,
             prompts[side],
             method=name,
@@ -297,7 +299,9 @@ def compare(
             seed=seed,
             max_new_tokens=max_new_tokens,
         )
-        for side, is_saved, name, part, other in zip(sides, saved, methods, parts, others, strict=True)
+        if own is None
+        else own
+        for side, own, name, part, other in zip(sides, saved, methods, parts, others, strict=True)
     ]
     found = compare_results(*results, outputs_a=parts[0], outputs_b=parts[1])
     if html is not None:

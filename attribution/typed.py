@@ -50,7 +50,11 @@ Instead = Annotated[
     str | None, typer.Option(help="Why not this: in the place of what --why names, or of the whole output.")
 ]
 Ablations = Annotated[
-    str, typer.Option(help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it.')
+    str,
+    typer.Option(
+        help='What an absent unit means: delete, mask, or "replace:TEXT", a neutral text for it. With mask or replace '
+        "the default method is leave_one_out."
+    ),
 ]
 Output = Annotated[str | None, typer.Option(help="The text whose causes are asked; by default what the model writes.")]
 MaxNewTokens = Annotated[int, typer.Option(help="How many tokens the model may write.")]

@@ -77,7 +77,10 @@ def test_what_it_decides_is_said_in_words(board: Board) -> None:
     assert "at most 4 passes `attn_lrp` finds the planted causes best: AUROC 0.825, in 2.0 passes" in text
     assert "At any cost `banzhaf` does: 0.915, in 300 passes" in text
     assert "It is the default. It is 0.200 ahead of `saliency` (95% interval " in text
-    assert "By the size of scores, whatever their signs, it is `attn_lrp` (0.825) and `banzhaf` (0.915)." in text
+    assert (
+        "By the size of scores alone, whatever their signs, these would be `attn_lrp` (0.825) and `banzhaf` (0.915)."
+        in text
+    )
     assert "At the head of the list is `captum lime`" in text
     assert "The better of the plain gradients is `saliency`" in text
     assert "Worse than that, by a paired interval that 0 is not in: `inseq occlusion` (0.125)" in text
@@ -86,7 +89,7 @@ def test_what_it_decides_is_said_in_words(board: Board) -> None:
 
 def test_means_are_over_families_and_intervals_are_paired(board: Board) -> None:
     assert board.mean("saliency", "auroc") == pytest.approx(0.625)
-    assert board.mean("saliency", "auroc", "single") == pytest.approx(0.65)
+    assert board.mean("saliency", "auroc", ["single"]) == pytest.approx(0.65)
     low, high = board.interval("attn_lrp", "auroc", "saliency")
     assert 0.1 < low < board.mean("attn_lrp", "auroc") - board.mean("saliency", "auroc") < high < 0.3
     shifted = Board([replace(board.measured[0], values={**board.measured[0].values})])

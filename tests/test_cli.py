@@ -49,14 +49,15 @@ def test_explain_as_json(cli) -> None:
 def test_a_dry_run_and_a_budget(cli, tmp_path) -> None:
     status, out, _ = cli("explain", PROMPT, "--dry-run", "--method", "leave_one_out")
     assert status == 0
-    assert out.startswith("at most 18 forwards, ")
-    _, out, _ = cli("explain", PROMPT, "--dry-run", "--json", "--method", "leave_one_out")
-    assert json.loads(out)["forwards"] == 18
-    _, out, _ = cli("explain", PROMPT, "--max-forwards", "8")
+    assert out.startswith("leave_one_out: at most 18 forwards, ")
+    _, out, _ = cli("explain", PROMPT, "--dry-run", "--json", "--ablation", "mask")
+    assert (json.loads(out)["method"], json.loads(out)["forwards"]) == ("leave_one_out", 18)
+    exact = ("--method", "leave_one_out")
+    _, out, _ = cli("explain", PROMPT, "--max-forwards", "8", *exact)
     assert "partial: the budget ended first" in out
     assert "not looked into one by one: 10 words" in out
     path = str(tmp_path / "part.safetensors")
-    cli("explain", PROMPT, "--max-forwards", "8", "--save", path)
+    cli("explain", PROMPT, "--max-forwards", "8", "--save", path, *exact)
     _, out, _ = cli("explain", PROMPT, "--resume", path)
     assert "partial" not in out
     assert " 11 forwards" in out
@@ -145,7 +146,7 @@ def test_a_part_of_the_output_as_the_target(cli) -> None:
     given = ("--output", "\n\nThe answer is 5.")
     assert cli("explain", PROMPT, *given, "--target", "5.") == cli("explain", PROMPT, *given, "--why", "5.")
     dry = cli("explain", PROMPT, "--target", "The answer", "--dry-run", "--method", "leave_one_out")[1]
-    assert dry.startswith("at most 18 forwards, ")
+    assert dry.startswith("leave_one_out: at most 18 forwards, ")
     assert "part of the output" in " ".join(cli("explain", "--help")[1].split())
 
 

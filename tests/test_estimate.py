@@ -31,7 +31,7 @@ def test_a_dry_run_says_at_most_what_is_spent(name: str, llama: LocalModel) -> N
     assert said.flops > 0
     assert said.seconds > 0
     assert said.bytes > 0 or "attention" in {m.name: m for m in list_methods()}[name].needs
-    assert str(said).startswith(f"at most {said.forwards:,} forwards")
+    assert str(said).startswith(f"{name}: at most {said.forwards:,} forwards")
     if name == "leave_one_out":
         assert (said.forwards, said.tokens) == (result.cost["forwards"], result.cost["tokens"])
 

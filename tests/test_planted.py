@@ -15,13 +15,14 @@ from attribution.errors import InputError
 from attribution.explainer import explain
 from attribution.models.local import LocalModel
 from attribution.planted.confirmation import confirm
-from attribution.planted.families import FAMILIES, draw
+from attribution.planted.families import FAMILIES, SHORTCUTS, draw
 from attribution.planted.prompt import ANSWER, Planted, Slot, plant
 from attribution.planted.scores import auroc, average_precision, rated, recovery, score
 from attribution.planted.words import NAMES, THINGS, VERBS, is_held_out
 
 SEEDS = range(60)
-DRAWN = {family: [draw(family, seed=seed) for seed in SEEDS] for family in FAMILIES}
+EVERY = [*FAMILIES, *SHORTCUTS]
+DRAWN = {family: [draw(family, seed=seed) for seed in SEEDS] for family in EVERY}
 
 
 def text_of(planted: Planted, index: int) -> str:
@@ -29,7 +30,7 @@ def text_of(planted: Planted, index: int) -> str:
     return (planted.output if part.written else planted.prompt)[part.start : part.end]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_every_part_is_a_text_of_its_own(family: str) -> None:
     for planted in DRAWN[family]:
         reached = {False: 0, True: 0}
@@ -41,7 +42,7 @@ def test_every_part_is_a_text_of_its_own(family: str) -> None:
         assert any(part.kind == "irrelevant" for part in planted.parts) or family == "single"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_every_cause_is_shown_by_a_change_that_moves_the_answer(family: str) -> None:
     for planted in DRAWN[family]:
         moving = {index for change in planted.changes if change.answer != planted.answered for index in change.tested}
@@ -55,7 +56,7 @@ def test_every_cause_is_shown_by_a_change_that_moves_the_answer(family: str) -> 
                 assert index not in staying, (part, planted)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_a_changed_prompt_is_one_of_the_family(family: str) -> None:
     """What a change makes differs in nothing but the texts that it names."""
     for planted in DRAWN[family][:20]:
@@ -90,6 +91,17 @@ def test_a_changed_output_says_the_changed_answer_throughout() -> None:
     for change in planted.changes:
         numbers = re.findall(r"\d+", planted.changed(change)[1])
         assert set(numbers) == {change.answer}
+
+
+@pytest.mark.parametrize(("family", "causes"), [("shortcut_name", NAMES), ("shortcut_thing", THINGS)])
+def test_a_shortcut_has_lopsided_causes(family: str, causes: set[str]) -> None:
+    """Of what tells the fact that is asked about from the others, the name alone decides, or the thing alone."""
+    for planted in DRAWN[family]:
+        own = [text_of(planted, index) for index, part in enumerate(planted.parts) if part.kind == "cause"]
+        words = [word for word in own if not word.isdigit()]
+        assert words
+        assert set(words) <= set(causes)
+        assert planted.answered in own
 
 
 def test_who_gives_has_it_before() -> None:

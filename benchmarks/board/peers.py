@@ -1,8 +1,8 @@
 """Other libraries' own implementations as scorers of `attribution.evaluate`, asked as their documentation asks them.
 
 Left out are those of layers other than the embeddings, Captum's exact Shapley values (of all orders of the units), its
-gradient SHAP, which takes baselines of its own, and Inseq's `value_zeroing` and `reagent`, which raise with this model,
-and integrated gradients along paths of words, which take minutes for a prompt.
+gradient SHAP, which takes baselines of its own, Inseq's `value_zeroing` and `reagent`, which raise with this model, and
+its `lime` and integrated gradients along paths of words, which take minutes for a prompt.
 
 Captum's ablations put nothing in the place of a unit, as a template of its own allows; its gradients, and all of Inseq,
 know tokens only, whose scores are summed within a unit. Inseq has scores of earlier output tokens too. Captum's
@@ -51,7 +51,6 @@ def peers() -> list[Scorer]:
         "inseq integrated_gradients": (_inseq("integrated_gradients", _sums, n_steps=32), True),
         "inseq gradient_shap": (_inseq("gradient_shap", _sums), True),
         "inseq deeplift": (_inseq("deeplift", _sums), True),
-        "inseq lime": (_inseq("lime", _sums), True),
         "inseq occlusion": (_inseq("occlusion", _as_they_are), False),
         "inseq attention": (_inseq("attention", _averaged), False),
         "context-cite": (_context_cite, True),
