@@ -8,6 +8,7 @@ AttributionError
 ├── BudgetError                     the budget ended before there was anything to tell
 ├── ModelError (RuntimeError)       the model or its tokenizer cannot be used as it is
 │   ├── ModelLoadError              nothing could be loaded from there
+│   ├── ApiError                    an endpoint refused, failed or did not answer
 │   └── NonFiniteError              the model computed NaN or infinity
 ├── ResultFileError                 a saved result is damaged, newer, or no result at all
 └── MissingExtraError (ImportError) an optional package is not installed
@@ -46,6 +47,17 @@ class ModelError(AttributionError, RuntimeError):
 
 class ModelLoadError(ModelError):
     """No model could be loaded from what was given."""
+
+
+class ApiError(ModelError):
+    """An endpoint refused a request, failed, did not answer, or answered what is no answer.
+
+    `status` is the HTTP status that came, None where there was none, or where what came with it was the fault.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class NonFiniteError(ModelError):

@@ -27,7 +27,7 @@ BELOW = {
     "evaluations": set(),
     "target": {"prompts"},
     "outputs": {"prompts"},
-    "models": {"checks", "prompts", "target"},
+    "models": {"checks", "files", "prompts", "target"},
     "layouts": {"absence", "models", "prompts", "target"},
     "engine": {"absence", "models", "prompts", "target"},
     "problem": {"checks", "engine"},
@@ -114,6 +114,13 @@ def test_only_one_file_imports_transformers() -> None:
     }
     # The classic door names the type of what it takes.
     assert importers == {"models/local.py", "local_attribution.py"}
+
+
+def test_what_asks_endpoints_knows_nothing_of_models() -> None:
+    for path in (PACKAGE / "models" / "api").glob("*.py"):
+        inside = {name for name in imports(path) if name.startswith("attribution.")}
+        allowed = ("attribution.models.api", "attribution.errors", "attribution.checks", "attribution.files")
+        assert all(name.startswith(allowed) for name in inside), path
 
 
 def test_methods_import_little() -> None:

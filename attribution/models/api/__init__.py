@@ -1,0 +1,1 @@
+"""What is between us and an HTTP endpoint; nothing here knows what is asked."""
