@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 from attribution.explainer import explain
+from attribution.method import build_method
 from attribution.models.local import LocalModel
+from attribution.planted.families import draw
 from benchmarks.board.frontier import frontier
-from benchmarks.board.measurement import Measured
-from benchmarks.board.pages import markdown
+from benchmarks.board.measurement import Measured, costs
+from benchmarks.board.pages import markdown, page
 from benchmarks.board.passes import counted
 from benchmarks.board.sentences import sentences
 from benchmarks.board.standing import Board
@@ -130,3 +133,33 @@ def test_passes_of_embeddings_are_counted(llama: LocalModel) -> None:
         llama.model(input_ids=None, inputs_embeds=embeddings).logits[0, -1, 0].backward()
     assert tokens == [3, 3]
     llama.model.zero_grad(set_to_none=True)
+
+
+def test_what_one_number_takes_is_what_the_rule_of_four_passes_is_about(demo: LocalModel) -> None:
+    """Of methods that ask no ablated prompts."""
+    names = ("saliency", "attn_lrp", "attention_rollout", "smooth_grad", "leave_one_out")
+    one, seconds = costs(demo, draw("single", seed=1), {name: build_method(name) for name in names})
+    assert one == {"saliency": 2.0, "attn_lrp": 2.0, "attention_rollout": 2.0, "smooth_grad": 33.0}
+    assert seconds > 0
+
+
+@pytest.mark.slow
+def test_the_page_loads_nothing_and_shows_examples(board: Board) -> None:
+    renamed = [
+        replace(
+            each,
+            own=("saliency", "gim"),
+            values={
+                "gim": each.values["banzhaf"],
+                **{name: each.values[name] for name in ("saliency", "random", "position")},
+            },
+            passes_of_one={"saliency": 2.0, "gim": 2.0},
+        )
+        for each in board.measured
+    ]
+    found = Board(renamed)
+    text = page(found, frontier(found))
+    assert text.count("<iframe") == 3
+    assert "two_hops" in text
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text.replace("srcdoc", ""))
+    assert "<code>gim</code>" in text

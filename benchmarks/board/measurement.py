@@ -120,7 +120,7 @@ def measure(family: str, count: int, models: Path, journals: Path) -> Measured:
     kept = journals / f"{family}.passes.jsonl"
     scorers = [counting(scorer, kept) for scorer in peers()]
     once = [metric.name for metric in list_metrics() if metric.name not in AGAIN]
-    passes_of_one, forward = _costs(model, chosen[0], ours)
+    passes_of_one, forward = costs(model, chosen[0], ours)
     every = [*ours.values(), *scorers]
     quick = [ours[name] for name, count in passes_of_one.items() if count <= QUICK]
     values: dict[str, dict[str, dict[int, float]]] = {}
@@ -174,7 +174,7 @@ def _length(model: Any, planted: Any) -> int:
     return len(ids) + len(model.codec.encode_output(planted.prompt, ids, planted.output)) - 1
 
 
-def _costs(model: Any, planted: Any, ours: Mapping[str, Any]) -> tuple[dict[str, float], float]:
+def costs(model: Any, planted: Any, ours: Mapping[str, Any]) -> tuple[dict[str, float], float]:
     """On one prompt: `passes_of_one` of what asks no ablated prompts, and the seconds of a forward pass per token."""
     asked: dict[str, Any] = {"output": planted.output, "units": planted.units, "per_output": False}
     skeleton = explain(model, planted.prompt, method="saliency", **asked)  # what is tried once on a model is tried here
