@@ -276,18 +276,19 @@ def compare(
     if second is None and is_same:
         raise InputError("Expected something to compare with. Pass a second prompt, or --method twice.")
     sides = (first, first if second is None else second)
-    saved = [Attribution.load(side) if side.endswith(".safetensors") else None for side in sides]
-    opened = [each for each in saved if each is not None]
-    if len(opened) == 2 or (second is None and opened):
+    are_saved = [side.endswith(".safetensors") for side in sides]
+    if all(are_saved) or (second is None and any(are_saved)):
         reason = "with saved results, which are what they are. Explain the prompts again instead"
         refuse(context, reason, "model", "method", "units", "target", "ablation", "seed", "max_new_tokens", "instead")
     prompts = {
         side: typed_prompt(*((None, Path(side)) if side.endswith(".json") else (side, None))) for side in set(sides)
     }
-    asked = model if len(opened) == 2 else load(model)  # which nobody asks where both sides are saved
+    asked = model if all(are_saved) else load(model)  # which nobody asks where both sides are saved
+    saved = [Attribution.load(side) if is_saved else None for side, is_saved in zip(sides, are_saved, strict=True)]
     # Beside a saved result whose method is known here, the other side has the same unless another is named.
-    like = opened[0].method["name"] if opened and method is None else "default"
-    methods = (like, like) if method is None and any(like == known.name for known in list_methods()) else methods
+    theirs = {each.method["name"] for each in saved if each is not None} & {known.name for known in list_methods()}
+    if method is None and theirs:
+        methods = (min(theirs), min(theirs))
     results = [
         explain_prompt(
             asked,

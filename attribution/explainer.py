@@ -157,15 +157,12 @@ def explain(
         budget=budget,
     )
     if isinstance(method, str) and method in CHOSEN:
-        asked_of_ablations = {
+        of_ablations = {
             f"ablation={ablation!r}": ablation != "delete",
             "ablate_special=True": ablate_special,
             "resume": resume is not None,
         }
-        reason = _unsuited(chosen, problem, [name for name, is_asked in asked_of_ablations.items() if is_asked])
-        if reason:
-            problem.notes["instead_of"] = f"{chosen.name}, which {reason}"
-            chosen = build_method(EXACT)
+        chosen = _suited(chosen, problem, [name for name, is_asked in of_ablations.items() if is_asked])
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))
@@ -224,14 +221,19 @@ def explain(
     )
 
 
-def _unsuited(chosen: Method, problem: LocalProblem, of_ablations: Sequence[str]) -> str:
-    """What keeps the method that the board chose from the question as it was asked; empty where nothing does."""
+def _suited(chosen: Method, problem: LocalProblem, of_ablations: Sequence[str]) -> Method:
+    """What the board chose, or leave-one-out where that does not suit the question; a note then says why."""
     if of_ablations and "value" not in chosen.needs:
-        return f"takes nothing away, so that {' and '.join(of_ablations)} would do nothing"
-    try:
-        return chosen.misfit(problem)
-    except ModelError as error:
-        return f"fails here: {error}"
+        reason = f"takes nothing away, so that {' and '.join(of_ablations)} would do nothing"
+    else:
+        try:
+            reason = chosen.misfit(problem)
+        except ModelError as error:
+            reason = f"fails here: {error}"
+    if not reason:
+        return chosen
+    problem.notes["instead_of"] = f"{chosen.name}, which {reason}"
+    return build_method(EXACT)
 
 
 def versions() -> dict[str, str]:

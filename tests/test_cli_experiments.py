@@ -65,6 +65,8 @@ def test_compare_prompts_methods_and_files(cli, tmp_path) -> None:
     contrasts = json.loads(cli("compare", APPLES, ORANGES, "--why", "3", "--instead", "5", "--json")[1])
     assert contrasts["first"]["target"] == "logprob - '5' instead of '3'"
     mixed = json.loads(cli("compare", names[0], ORANGES, "--json")[1])
+    # The one beside a saved result is explained as that was.
+    assert [mixed[side]["method"]["name"] for side in ("first", "second")] == ["leave_one_out"] * 2
     assert mixed["second"]["prompt"] == ORANGES
 
 
@@ -154,6 +156,7 @@ def test_chats(cli, chatty: str, tmp_path) -> None:
         (["whatif", APPLES, "--swap", "3"], "an arrow between them"),
         (["whatif", "--remove", "Tom"], "either a prompt or --chat FILE"),
         (["compare", APPLES], "something to compare with"),
+        (["compare", APPLES, "--method", "default", "--method", "saliency"], "something to compare with"),
         (["compare", APPLES, ORANGES, "--why", "1", "--why", "2", "--why", "3"], "once or twice"),
         (["compare", "/no/such.safetensors", ORANGES], "No result can be read"),
         (["compare", "a.safetensors", "--method", "leave_one_out", "--method", "saliency"], "no --method with saved"),
