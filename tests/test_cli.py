@@ -33,7 +33,7 @@ def test_explain() -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert "→ ⏎⏎The answer is 3.<eos>" in done.stdout
-    assert "Strongest words for '3', in nats:" in done.stdout
+    assert "Strongest words for '3', in nats per unit of embedding:" in done.stdout
     assert "\x1b" not in done.stdout  # a pipe
 
 
