@@ -1,8 +1,8 @@
 """Other libraries' own implementations as scorers of `attribution.evaluate`, asked as their documentation asks them.
 
 Left out are those of layers other than the embeddings, Captum's exact Shapley values (of all orders of the units), its
-gradient SHAP, which takes baselines of its own, Inseq's `value_zeroing` and `reagent`, which raise with this model, and,
-for the time that they take, its `lime` (10 to 18 s a prompt) and integrated gradients along paths of words.
+gradient SHAP, which takes baselines of its own, Inseq's `value_zeroing` and `reagent`, which raise with this model,
+and, for the time that they take, its `lime` (10 to 18 s a prompt) and integrated gradients along paths of words.
 
 Captum's ablations put nothing in the place of a unit, as a template of its own allows; its gradients, and all of Inseq,
 know tokens only, whose scores are summed within a unit. Inseq has scores of earlier output tokens too. Captum's
