@@ -165,7 +165,7 @@ def explain(
         results[0].save(save)
     write_results(results, part, html, table)
     views = [result.text_view(part, full=full) for result in results]
-    if as_json and len(results) > 1:
+    if as_json and len(names) > 1:
         typer.echo(json.dumps([result.to_dict() for result in results]))
         return
     for place, (result, view) in enumerate(zip(results, views, strict=True)):

@@ -88,7 +88,10 @@ def estimate(problem: LocalProblem, method: Method, rng: np.random.Generator) ->
 
 
 class Rehearsal(Problem):
-    """A problem that answers with random numbers and writes down which masks it was asked; it knows nothing else."""
+    """A problem that answers with random numbers and writes down which masks it was asked.
+
+    It is for methods that need values: what is asked of gradients and attention is known without a rehearsal.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.n_units, self.n_targets, self.n_outputs = problem.n_units, problem.n_targets, problem.n_outputs

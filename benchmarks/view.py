@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 }
                 print(*lines(row, shown), sep="\n", flush=True)
                 failed |= not all(fine for _, fine in demands(row, shown[OURS]))
-    except Exception as error:
+    except Exception as error:  # whatever keeps a browser from measuring is told, and is no number
         print(f"Not measured: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return int(failed)

@@ -104,7 +104,7 @@ def _serve(connection: Connection, desk: str, settings: tuple[object, ...]) -> N
             return
         try:
             reply = (True, answer(question))
-        except Exception as error:
+        except Exception as error:  # of one question: the next may be answered
             reply = (False, _message(error))
         connection.send(reply)
 

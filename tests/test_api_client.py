@@ -74,8 +74,9 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def test_replies_come_in_order() -> None:
-    delays = lambda seen, times: Reply(body=answer(seen).body, delay=0.02 * (number(seen) % 3 == 0))  # noqa: E731
-    with FaultyServer(delays) as server:
+    with FaultyServer(
+        lambda seen, times: Reply(body=answer(seen).body, delay=0.02 * (number(seen) % 3 == 0))
+    ) as server:
         client = Client(server.url, limits=limits())
         assert texts(client.ask_sync(questions(10))) == [f"re: question {i}" for i in range(10)]
         accounted(client, server)
@@ -141,8 +142,8 @@ def test_a_fault_is_asked_again_until_it_is_none(name: str) -> None:
 
 
 def test_a_plain_text_header_is_no_fault() -> None:
-    plain = lambda seen, times: Reply(body=answer(seen).body, headers={"content-type": "text/plain"})  # noqa: E731
-    with FaultyServer(plain) as server:
+    plain = {"content-type": "text/plain"}
+    with FaultyServer(lambda seen, times: Reply(body=answer(seen).body, headers=plain)) as server:
         assert texts(Client(server.url, limits=limits()).ask_sync(questions(1))) == ["re: question 0"]
 
 
@@ -245,8 +246,7 @@ def test_the_same_is_asked_once() -> None:
 
 
 def test_the_same_is_asked_once_by_several_at_once() -> None:
-    slow = lambda seen, times: Reply(body=answer(seen).body, delay=0.7)  # noqa: E731
-    with FaultyServer(slow) as server:
+    with FaultyServer(lambda seen, times: Reply(body=answer(seen).body, delay=0.7)) as server:
         client = Client(server.url, limits=limits(max_concurrency=3))
 
         async def several() -> list[Any]:
@@ -492,7 +492,10 @@ def test_incomplete_replies_are_not_kept(tmp_path: Path) -> None:
         again = Client(server.url, limits=limits(), cache=cache)
         assert texts(again.ask_sync(questions(1), whole)) == ["re: question 0"]
         assert again.spending.calls == 0
-        stricter = lambda reply: None if reply.get("more") else "no more"  # noqa: E731
+
+        def stricter(reply) -> str | None:
+            return None if reply.get("more") else "no more"
+
         with pytest.raises(ApiError, match="incomplete"):
             Client(server.url, limits=limits(retries=0), cache=cache).ask_sync(questions(1), stricter)
 
@@ -608,9 +611,8 @@ print(client.spending.cached, client.spending.calls, all(right))
 
 def test_a_run_that_was_killed_pays_nothing_twice(tmp_path: Path) -> None:
     """No question whose answer had reached the disk is asked again, and at most those under way are paid twice."""
-    slow = lambda seen, times: Reply(body=answer(seen).body, delay=0.01)  # noqa: E731
     path = tmp_path / "replies.sqlite3"
-    with FaultyServer(slow) as server:
+    with FaultyServer(lambda seen, times: Reply(body=answer(seen).body, delay=0.01)) as server:
         command = [sys.executable, "-c", KILLED, server.url, str(path), "4"]
         killed = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL)
         eventually(lambda: len(server.answered) >= 50)

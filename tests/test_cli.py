@@ -46,6 +46,13 @@ def test_explain_as_json(cli) -> None:
     assert len(content["scores"]) == len(content["outputs"])
 
 
+def test_what_stands_in_for_the_default_is_shown_once_and_several_methods_are_a_list(cli) -> None:
+    asked = ("explain", PROMPT, "--ablation", "mask", "--method", "default", "--method", "leave_one_out")
+    found = json.loads(cli(*asked, "--json")[1])
+    assert [each["method"]["name"] for each in found] == ["leave_one_out"]
+    assert found[0]["notes"]["instead_of"].startswith("saliency, which takes nothing away")
+
+
 def test_a_dry_run_and_a_budget(cli, tmp_path) -> None:
     status, out, _ = cli("explain", PROMPT, "--dry-run", "--method", "leave_one_out")
     assert status == 0

@@ -88,7 +88,7 @@ class Wire:
             failed = CallError("timeout", f"nothing within {self._timeout:g} seconds", billed=True)
         except self._openai.APIConnectionError as error:
             failed = self._unconnected(error)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it may hold the key, and is told without it
             reason = f"{type(error).__name__} ({clean(str(error), self._secret)})"
             failed = CallError("error", reason, advice="Correct base_url or the request.", again=False)
         # Here and not above, where Python would chain it to the error that holds the key.
