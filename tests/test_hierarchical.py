@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ import torch
 from torch import Tensor
 
 from attribution.errors import BudgetError, InputError
+from attribution.explainer import explain
 from attribution.methods.hierarchical import Hierarchical
 from attribution.methods.leave_one_out import LeaveOneOut
+from attribution.models.local import LocalModel
+from attribution.planted.families import FAMILIES, draw
+from attribution.planted.needles import needle
 from attribution.problem import Problem
 from tests.games import Game, and_game, linear_game, or_game
 
@@ -289,6 +294,35 @@ def test_a_limit_on_a_short_prompt_is_for_its_parts() -> None:
     short = additive({3: 1.0}, 16, allowed=9)
     assert attribute(short)[0].nonzero()[:, 0].tolist() == [3]
     assert [entry["units"] for entry in short.notes["not_looked_into"]] == [[unit, unit + 1] for unit in range(8, 16)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_needle_among_200_sentences_costs_a_quarter(seed: int, demo: LocalModel) -> None:
+    """`python -m benchmarks.hierarchy` measures the same on 40 prompts, of which 95 in 100 must do."""
+    planted = needle(Random(f"needle {seed}"), True, 200)
+    ours, theirs = (
+        explain(demo, planted.prompt, output=planted.output, units="sentence", method=name)
+        for name in ("hierarchical", "leave_one_out")
+    )
+    assert ours.evaluations is not None
+    assert theirs.evaluations is not None
+    assert len(theirs.evaluations) >= 201
+    assert len(ours.evaluations) <= len(theirs.evaluations) / 4
+    assert ours.total().argmax() == theirs.total().argmax()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("units", ["word", "sentence"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_short_prompt_of_any_family_costs_more(family: str, units: str, demo: LocalModel) -> None:
+    for seed in range(2):
+        planted = draw(family, seed=seed) if family != "needle" else needle(Random(f"needle {seed}"), True, 6)
+        result = explain(demo, planted.prompt, output=planted.output, units=units, method="hierarchical")
+        assert result.evaluations is not None
+        count = sum(not unit.special for unit in result.units)
+        assert count <= 60
+        assert len(result.evaluations) <= count + 1
 
 
 # Limits
