@@ -239,13 +239,40 @@ def test_where_nothing_matters_little_is_asked() -> None:
 @pytest.mark.parametrize("levels", [(), (9, 4), (40, 16, 2)])
 def test_never_more_prompts_than_leave_one_out(threshold: float, branching: int, levels: tuple[int, ...]) -> None:
     """Neither where little matters nor where everything does."""
-    options = {"threshold": threshold, "branching": branching}
+    plain = {"threshold": threshold, "branching": branching}
     for n_units in (1, 2, 3, 7, 16, 17, 24, 100, 257):
-        for game in (random_game(n_units, 2, 1), additive(dict.fromkeys(range(n_units), 1.0), n_units)):
-            game.levels = nested(*levels, n_units=n_units)
-            attribute(game, **options)
-            assert game.notes["evaluations"] == game.cost.forwards <= n_units + 1
-            assert Hierarchical(**options).cost(n_units, 2).forwards == n_units + 1
+        for options in (plain, plain | {"max_evaluations": 10_000}):
+            for game in (random_game(n_units, 2, 1), additive(dict.fromkeys(range(n_units), 1.0), n_units)):
+                game.levels = nested(*levels, n_units=n_units)
+                attribute(game, **options)
+                assert game.notes["evaluations"] == game.cost.forwards <= n_units + 1
+
+
+@pytest.mark.parametrize(("n_units", "most"), [(1, 2), (16, 17), (49, 50), (50, 50), (199, 50), (200, 50), (1000, 250)])
+def test_a_long_prompt_takes_a_quarter_at_most(n_units: int, most: int) -> None:
+    """However many units matter; unless more is asked for."""
+    assert Hierarchical().cost(n_units, 3).forwards == most
+    assert Hierarchical(max_evaluations=20).cost(n_units, 3).forwards == min(n_units + 1, 20)
+    for every in ({"threshold": 0.0}, {"max_evaluations": 2000}):
+        assert Hierarchical(**every).cost(n_units, 3).forwards == n_units + 1
+    game = additive({unit: 2.0 - unit / n_units for unit in range(n_units)} | {n_units // 2: 50.0}, n_units)
+    scores = attribute(game)
+    assert scores[0].argmax() == n_units // 2
+
+
+def test_the_strongest_is_found_where_much_else_matters() -> None:
+    """Room is kept to come down to it: what is weaker is left as it is."""
+    worth = dict.fromkeys(range(0, 400, 5), 1.0) | {77: 30.0, 333: 20.0}
+    game = additive(
+        worth,
+        400,
+    )
+    scores = attribute(game)
+    assert game.cost.forwards <= 100
+    assert scores[0].topk(2).indices.tolist() == [77, 333]
+    tight = additive(worth, 400)
+    assert attribute(tight, max_evaluations=30)[0, 77] == 30
+    assert tight.cost.forwards <= 30
 
 
 @pytest.mark.parametrize(("n_units", "branching"), [(1, 8), (5, 8), (16, 8), (6, 3), (4, 2)])
@@ -279,7 +306,7 @@ def test_where_every_unit_matters_they_are_deleted_one_at_a_time() -> None:
     batches = []
     value = game.value
     game.value = lambda keep: batches.append(len(keep)) or value(keep)
-    scores = attribute(game)
+    scores = attribute(game, max_evaluations=201)
     assert batches[:3] == [2, 8, 7 * 25 + 8]
     assert sum(batches) <= 201
     assert torch.allclose(scores[0, :175], torch.tensor(list(worth.values()))[:175].double(), atol=1e-3)

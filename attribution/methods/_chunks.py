@@ -9,6 +9,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int
 
+LEAST, SHARE = 50, 4
+"""How many prompts a search may take, and what leave-one-out's are divided by where that is more."""
+
+
+def most_prompts(n_players: int, threshold: float, limit: int | None) -> int:
+    """How many prompts a search takes at most, the whole one included: never more than leave-one-out.
+
+    Without a limit it is `LEAST`, or a share of leave-one-out's where that is more, unless all is looked into.
+    """
+    every = n_players + 1
+    if limit is None:
+        limit = max(LEAST, every // SHARE) if threshold else every
+    return min(every, limit)
+
 
 @dataclass(eq=False)
 class Chunk:
@@ -42,7 +56,7 @@ class Chunk:
 class Tree:
     """The chunks of a prompt as far as it is divided. A chunk matters from `threshold` times the largest on.
 
-    Prompts are asked up to this `limit`, the whole one included, and never more than leave-one-out would ask.
+    `limit` is as in `most_prompts`.
     """
 
     def __init__(
@@ -54,10 +68,9 @@ class Tree:
         limit: int | None,
     ) -> None:
         self.root = Chunk(0, n_players)
-        most = n_players + 1
         self._levels, self._branching, self._threshold = levels, branching, threshold
-        self._left = (most if limit is None else min(limit, most)) - 1
-        """How many prompts may still be asked."""
+        self._left = most_prompts(n_players, threshold, limit) - 1
+        """How many prompts may still be asked, next to the whole one."""
 
     def begin(self) -> list[Chunk]:
         """What is asked first: the prompt without all of it, or every player where larger parts would save nothing.
@@ -82,6 +95,7 @@ class Tree:
         """Divides the chunks that matter, the strongest first, into no more parts than may be asked; the parts.
 
         They are single players at once where groups would cost more, if as many of these matter as of all parts so far.
+        A weaker chunk waits until what is left suffices to come down to a player of each that is stronger, and of it.
         """
         bar, left, found = self._bar(), self._left, list[Chunk]()
         share = self._share(bar)
@@ -91,11 +105,12 @@ class Tree:
                 parts = self._parts(chunk)
                 if len(parts) + share * len(chunk) > len(chunk) and len(chunk) <= left:
                     parts = _players(chunk)
-                if len(parts) > left:
+                whole_way = len(parts) + self._way_down(max(parts, key=len))
+                if (whole_way if found else len(parts)) > left:
                     break
                 chunk.parts = parts
                 found += parts
-                left -= len(parts)
+                left -= whole_way
         return found
 
     def joint(self) -> list[Chunk]:
@@ -149,6 +164,11 @@ class Tree:
         """The share of parts that matter, by those that are known so far; half before any is (Laplace's rule)."""
         known = [chunk for chunk in self.root.walk() if chunk.drop is not None and chunk is not self.root]
         return (1 + sum(chunk.size >= bar for chunk in known)) / (2 + len(known))
+
+    def _way_down(self, chunk: Chunk) -> int:
+        """How many prompts it takes to come down to one player of it, through its largest parts."""
+        parts = self._parts(chunk) if len(chunk) > 1 else []
+        return len(parts) + (self._way_down(max(parts, key=len)) if parts else 0)
 
     def _parts(self, chunk: Chunk) -> list[Chunk]:
         """Its parts on the coarsest level that divides it, and single players where none does.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attribution.errors import BudgetError
 from attribution.method import Method
-from attribution.methods._chunks import Tree
+from attribution.methods._chunks import Tree, most_prompts
 from attribution.methods._game import Game
 from attribution.methods._options import real, whole
 from attribution.problem import Cost, Need, Problem
@@ -28,16 +28,17 @@ class Hierarchical(Method):
     largest seen so far, that of the whole prompt included. The strongest parts are looked into first, until
     `max_evaluations` ablated prompts are asked, or a budget ends.
 
-    It never asks more prompts than leave-one-out. With `threshold=0`, or up to twice as many units as `branching`, it
-    is leave-one-out, unless `max_evaluations` is less. Where so many parts matter that smaller ones would save nothing,
-    their units are deleted one at a time at once.
+    Without `max_evaluations` these are 50, or a quarter of leave-one-out's where that is more; there are never more
+    than leave-one-out asks. With `threshold=0`, and up to twice as many units as `branching`, it is leave-one-out,
+    unless `max_evaluations` is less. Where so many parts matter that groups would save nothing, units are deleted one
+    at a time at once.
 
     The score of a unit is the drop of the smallest part with it that was deleted, never divided by the part's size. A
     part that matters though none of its own parts does says things twice, or only cancels out: all of its units get its
     drop, and `notes["joint"]` names it. Where that holds for the whole prompt, if it was asked without all of it, that
     is named too, with `"scored": False`, since its parts keep their own scores. `notes["not_looked_into"]` names the
-    parts whose units were not deleted one at a time, and why: they are `"weak"`, or the `"budget"` ended, if only with
-    as many prompts as leave-one-out asks. What cancels out within a weak part stays hidden.
+    parts whose units were not deleted one at a time, and why: they are `"weak"`, or the `"budget"`
+    ended, that of `max_evaluations` too. What cancels out within a weak part stays hidden.
 
     Cooper, Arandjelovic and Harrison, "Believe the HiPe: Hierarchical Perturbation for Fast, Robust, and Model-Agnostic
     Saliency Mapping" (2021), have the idea for images; here parts are those of the text, and scores are not summed.
@@ -59,8 +60,7 @@ class Hierarchical(Method):
             object.__setattr__(self, "max_evaluations", whole("max_evaluations", self.max_evaluations, at_least=2))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
-        """What leave-one-out takes, which it often stays far below."""
-        return Cost(forwards=min(n_units + 1, self.max_evaluations or n_units + 1))
+        return Cost(forwards=most_prompts(n_units, self.threshold, self.max_evaluations))
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         game = Game(problem)
