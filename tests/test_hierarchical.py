@@ -234,13 +234,13 @@ def test_where_nothing_matters_little_is_asked() -> None:
 # Never more than leave-one-out
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.001, 0.05, 0.5])
-@pytest.mark.parametrize("branching", [2, 3, 8])
+@pytest.mark.parametrize("threshold", [0.0, 0.001, 0.05])
+@pytest.mark.parametrize("branching", [2, 8])
 @pytest.mark.parametrize("levels", [(), (9, 4), (40, 16, 2)])
 def test_never_more_prompts_than_leave_one_out(threshold: float, branching: int, levels: tuple[int, ...]) -> None:
     """Neither where little matters nor where everything does."""
     plain = {"threshold": threshold, "branching": branching}
-    for n_units in (1, 2, 3, 7, 16, 17, 24, 100, 257):
+    for n_units in (1, 2, 3, 7, 16, 17, 24, 100):
         for options in (plain, plain | {"max_evaluations": 10_000}):
             for game in (random_game(n_units, 2, 1), additive(dict.fromkeys(range(n_units), 1.0), n_units)):
                 game.levels = nested(*levels, n_units=n_units)
@@ -324,7 +324,7 @@ def test_a_limit_on_a_short_prompt_is_for_its_parts() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 15, 26])  # of the latter two small effects are all over the prompt
 def test_a_needle_among_200_sentences_costs_a_quarter(seed: int, demo: LocalModel) -> None:
     """`python -m benchmarks.hierarchy` measures the same on 40 prompts, of which 95 in 100 must do."""
     planted = needle(Random(f"needle {seed}"), True, 200)
