@@ -219,7 +219,7 @@ class StandIn:
             raise _unusable("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
         rendered = self._rendered(body)
         self._check_model(body)
-        ids = self.model.codec.encode(rendered, add_special=bool(body.get("add_special_tokens", False))).ids
+        ids = self._ids_of(rendered, add_special=bool(body.get("add_special_tokens", False)))
         asked = body.get("max_completion_tokens", body.get("max_tokens"))
         max_tokens = self.max_model_len - len(ids) if asked is None else asked
         self._check_length(len(ids), max_tokens)
@@ -277,7 +277,7 @@ class StandIn:
         if not isinstance(text, str):
             raise _missing("prompt")
         self._check_model(body)
-        ids = self.model.codec.encode(text, add_special=bool(body.get("add_special_tokens", not is_chat))).ids
+        ids = self._ids_of(text, add_special=bool(body.get("add_special_tokens", not is_chat)))
         strings = self.model.tokenizer.convert_ids_to_tokens(list(ids)) if body.get("return_token_strs") else None
         return {"count": len(ids), "max_model_len": self.max_model_len, "tokens": list(ids), "token_strs": strings}
 
@@ -343,11 +343,15 @@ class StandIn:
         for each in prompt:
             if isinstance(each, str):
                 add = bool(body.get("add_special_tokens", True))
-                found.append((each, self.model.codec.encode(each, add_special=add).ids))
+                found.append((each, self._ids_of(each, add_special=add)))
             else:
                 ids = self._known(each)
                 found.append((self.model.codec.decode(ids), ids))
         return found
+
+    def _ids_of(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """A text's ids, with a BOS more where the text brings one itself."""
+        return tuple(self.model.tokenizer(text, add_special_tokens=add_special)["input_ids"])
 
     def _known(self, ids: list[int]) -> tuple[int, ...]:
         unknown = next((each for each in ids if not 0 <= each < self.model.vocabulary_size), None)

@@ -72,7 +72,7 @@ def test_llama_server_reads_the_same_tokens_of_other_texts(text: str, llama_serv
     assert tuple(ids) == demo.codec.encode(text).ids
 
 
-@pytest.mark.parametrize("text", ["two  spaces", "has  3", "\t has", "'some"])
+@pytest.mark.parametrize("text", ["two  spaces", "has  3", "\t has", "'swer"])
 def test_where_llama_server_reads_other_tokens(text: str, llama_server: Server, demo: LocalModel) -> None:
     """As `training.to_gguf` says; were it no longer so, it should say that."""
     ids = llama_server.ask("/tokenize", content=text, add_special=True)["tokens"]
@@ -89,8 +89,7 @@ def test_llama_server_goes_on_as_the_model_does(count: int, llama_server: Server
             "/completion", prompt=prompt, n_predict=40, temperature=0, return_tokens=True, cache_prompt=False
         )
         assert reply["tokens_evaluated"] == len(ids)
-        # The token that ends the text is not among them.
-        assert tuple(reply["tokens"]) == (expected[:-1] if reply["stop_type"] == "eos" else expected)
+        assert tuple(reply["tokens"]) == expected
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.slow)])
@@ -115,11 +114,39 @@ def test_llama_server_names_bytes_where_a_token_is_no_text(llama_server: Server,
     assert [found[each] for each in demo.codec.ids_of(SPLIT)] == HALVES
 
 
+def test_llama_server_leaves_out_tokens_that_end_inside_of_a_character(llama_server: Server) -> None:
+    """Fewer entries than tokens: whoever sums them up has to count."""
+    grammar = f'root ::= "{SPLIT}x"'
+    reply = llama_server.ask(
+        "/completion", prompt=QUESTION, n_predict=9, temperature=0, n_probs=1, return_tokens=True, grammar=grammar
+    )
+    assert len(reply["tokens"]) == reply["tokens_predicted"] == 8
+    assert [each["token"] for each in reply["completion_probabilities"]] == ["é", "😀", "x", ""]
+
+
+def test_llama_server_writes_a_token_where_none_is_wanted(llama_server: Server) -> None:
+    reply = llama_server.ask("/v1/completions", prompt=QUESTION, max_tokens=0, temperature=0, logprobs=1, echo=True)
+    assert reply["choices"][0]["text"] == "\n\n"  # and nothing of the prompt
+    assert reply["usage"]["completion_tokens"] == 1
+
+
+def test_llama_server_gives_log_probabilities_before_all_options(llama_server: Server) -> None:
+    def top(**options: object) -> list[tuple[int, float]]:
+        reply = llama_server.ask("/completion", prompt=QUESTION, n_predict=1, n_probs=3, cache_prompt=False, **options)
+        return [(each["id"], each["logprob"]) for each in reply["completion_probabilities"][0]["top_logprobs"]]
+
+    plain = top(temperature=0)
+    assert top(temperature=2.0, seed=1, top_k=1) == plain
+    assert top(temperature=0, repeat_penalty=1.5, ignore_eos=True, logit_bias=[[224, 100]]) == plain
+
+
 def test_llama_server_chats(llama_server: Server) -> None:
     messages = [{"role": "user", "content": QUESTION}]
     reply = llama_server.ask("/v1/chat/completions", messages=messages, max_tokens=20, temperature=0)
     assert reply["choices"][0]["message"]["content"] == ANSWER
-    assert llama_server.ask("/apply-template", messages=messages)["prompt"].removeprefix("<bos>") == QUESTION
+    assert reply["usage"]["prompt_tokens"] == 21
+    # Its BOS is taken off, and put before the ids.
+    assert llama_server.ask("/apply-template", messages=messages)["prompt"] == QUESTION
 
 
 # transformers
@@ -232,6 +259,7 @@ def test_the_stand_in_reads_texts_ids_and_lists_of_them(prompt: object, read: in
 
 def test_how_the_stand_in_begins_a_prompt(stand_in: Server) -> None:
     assert stand_in.ask("/tokenize", prompt="Sam")["tokens"][0] == 2
+    assert stand_in.ask("/tokenize", prompt="<bos>Sam")["tokens"][:2] == [2, 2]
     assert 2 not in stand_in.ask("/tokenize", prompt="Sam", add_special_tokens=False)["tokens"]
     assert stand_in.ask("/tokenize", messages=[{"role": "user", "content": "Sam"}])["tokens"].count(2) == 1
     assert stand_in.ask("/detokenize", tokens=[2, 54])["prompt"] == "<bos>S"

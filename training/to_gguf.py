@@ -4,7 +4,7 @@ Same weights, same tokens, float32. llama.cpp knows pre-tokenizers by name only,
 model's. Of those it has, `bloom`'s divides a text where it matters to this model's merges, which join letters with
 letters, newlines with newlines, and a space with one digit or a word in small letters. Other ids come out where
 whitespace, two characters or more and no newline last, stands before a small letter or a digit, and where letters
-follow `'s`: "two  spaces", "'some". Whoever needs the same ids there sends ids.
+follow `'s`: "two  spaces", "'swer". Whoever needs the same ids there sends ids.
 """
 
 from __future__ import annotations
