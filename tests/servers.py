@@ -35,7 +35,7 @@ MAKEFILE = Path(__file__).parent.parent / "Makefile"
 CONTEXT = 2048
 """Tokens of a prompt and its output, in each of llama-server's slots."""
 
-PATIENCE = 120
+PATIENCE = 300
 """Seconds that a server may take to start: cores are shared with other tests."""
 
 
