@@ -72,8 +72,8 @@ model: $(VENV)/.dev  ## train the embedded model anew, into training/out
 shortcuts: $(VENV)/.dev  ## train the models that take a shortcut, into training/out/shortcuts
 	$(TRAIN) training.shortcuts training/out/shortcuts
 
-# Tests ask it for what endpoints give. It is built in a place of its own, and moved into the cache when it runs. Its GELU
-# looks numbers up in a table of 16 bits, which puts log-probabilities off by up to 4e-3: here it computes them.
+# Tests ask it for what endpoints give. It is built in a place of its own, where an interrupted build goes on, and moved into
+# the cache when it runs.
 llama-server: $(LLAMA_CACHE)/llama-server  ## llama.cpp's server, in ~/.cache/attribution: 24 minutes of one core, once
 
 LLAMA_BUILD := $(LLAMA_CACHE).build
@@ -83,6 +83,17 @@ LLAMA_OFF := BUILD_SHARED_LIBS GGML_NATIVE GGML_OPENMP GGML_METAL GGML_BLAS LLAM
 	LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_USE_PREBUILT_UI LLAMA_OPENSSL
 
 $(LLAMA_CACHE)/llama-server:
+	@test -e $(LLAMA_BUILD)/.source || $(MAKE) --no-print-directory $(LLAMA_BUILD)/.source
+	PATH="$(LLAMA_BIN):$$PATH" cmake -S $(LLAMA_SOURCE) -B $(LLAMA_BUILD)/out -G Ninja \
+		-D CMAKE_BUILD_TYPE=Release $(foreach each,$(LLAMA_OFF),-D $(each)=OFF)
+	PATH="$(LLAMA_BIN):$$PATH" cmake --build $(LLAMA_BUILD)/out --target llama-server
+	$(LLAMA_BUILD)/out/bin/llama-server --version
+	mkdir -p $(LLAMA_CACHE)
+	mv $(LLAMA_BUILD)/out/bin/llama-server $@
+	rm -rf $(LLAMA_BUILD)
+
+# Its GELU looks numbers up in a table of 16 bits, which puts log-probabilities off by up to 4e-3: here it computes them.
+$(LLAMA_BUILD)/.source:
 	@command -v c++ >/dev/null || { echo "A C++ compiler is needed. Type as root: apt-get install g++" >&2; exit 1; }
 	rm -rf $(LLAMA_BUILD)
 	$(PYTHON) -m venv $(LLAMA_BUILD)/venv
@@ -92,13 +103,7 @@ $(LLAMA_CACHE)/llama-server:
 		--no-deps --no-binary llama-cpp-python --dest $(LLAMA_BUILD) --requirement /dev/stdin
 	tar -xzf $(LLAMA_BUILD)/llama_cpp_python-$(LLAMA).tar.gz -C $(LLAMA_BUILD)
 	sed -i.sdist '/^#define GGML_GELU_FP16$$/d' $(LLAMA_SOURCE)/ggml/src/ggml-cpu/vec.h
-	PATH="$(LLAMA_BIN):$$PATH" cmake -S $(LLAMA_SOURCE) -B $(LLAMA_BUILD)/out -G Ninja \
-		-D CMAKE_BUILD_TYPE=Release $(foreach each,$(LLAMA_OFF),-D $(each)=OFF)
-	PATH="$(LLAMA_BIN):$$PATH" cmake --build $(LLAMA_BUILD)/out --target llama-server
-	$(LLAMA_BUILD)/out/bin/llama-server --version
-	mkdir -p $(LLAMA_CACHE)
-	mv $(LLAMA_BUILD)/out/bin/llama-server $@
-	rm -rf $(LLAMA_BUILD)
+	touch $@
 
 clean:
 	rm -rf $(VENV)
