@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
     from attribution.models import load
+    from attribution.models.api.limits import Limits
+    from attribution.models.remote import RemoteModel
     from attribution.prompts.chat import Chat
     from attribution.prompts.rendered import Rendered
+    from attribution.remote.plan import CallPlan
     from attribution.result import Attribution
     from attribution.target import Contrast, Semantic
 
@@ -40,12 +43,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Attribution",
     "AttributionError",
+    "CallPlan",
     "Chat",
     "Contrast",
     "Edit",
     "Estimate",
+    "Limits",
     "LocalLLMAttributor",
     "Method",
+    "RemoteModel",
     "Rendered",
     "Replace",
     "Sample",
@@ -65,12 +71,15 @@ __all__ = [
 _HOMES = {
     "Attribution": "attribution.result",
     "AttributionError": "attribution.errors",
+    "CallPlan": "attribution.remote.plan",
     "Chat": "attribution.prompts.chat",
     "Contrast": "attribution.target",
     "Edit": "attribution.experiments.edits",
     "Estimate": "attribution.estimate",
+    "Limits": "attribution.models.api.limits",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
+    "RemoteModel": "attribution.models.remote",
     "Rendered": "attribution.prompts.rendered",
     "Replace": "attribution.absence",
     "Sample": "attribution.faithfulness.samples",

@@ -111,7 +111,7 @@ def explain(
     from attribution.explainer import Options
     from attribution.explainer import explain as explain_prompt
     from attribution.method import CHOSEN, build_method
-    from attribution.models import load
+    from attribution.models import load, load_local
     from attribution.problem import check_over_outputs
     from attribution.prompts.units import check_units
     from attribution.question import ask
@@ -150,7 +150,7 @@ def explain(
     if part is not None and part != why:
         # A slip in a target's name is told before the scores are computed, which may take long.
         allowed = check_count("max_new_tokens", max_new_tokens)
-        first = ask(load(source), asked, check_units(units), "logprob", output, allowed)
+        first = ask(load_local(source, "--target"), asked, check_units(units), "logprob", output, allowed)
         check_part(part, "".join(first.output_texts))
         question["output"] = first.output
     results = [explain_prompt(source, asked, **question)]

@@ -63,7 +63,8 @@ class CallError(Exception):
     def told(self, request: Request) -> ApiError:
         """The error that a person reads."""
         often = f" after {self.attempts} calls" if self.attempts > 1 else ""
-        return ApiError(f"Expected an answer to {request.what}, got {self.reason}{often}. {self.advice}", self.status)
+        message = f"Expected an answer to {request.what}, got {self.reason}{often}. {self.advice}"
+        return ApiError(message, self.status, self.name)
 
 
 def refused(status: int, headers: Mapping[str, str], content: bytes, secret: Secret) -> CallError:
@@ -95,7 +96,8 @@ def parsed(content: bytes) -> dict[str, Any]:
     else:
         if isinstance(reply, dict):
             return cast("dict[str, Any]", reply)
-        failed = CallError("json", f"JSON that is no object but {type(reply).__name__}", billed=True)
+        reason = f"JSON that is no object but {type(reply).__name__}"
+        failed = CallError("json", reason, advice=_ADVICE[405], again=False, billed=True)
     raise failed
 
 

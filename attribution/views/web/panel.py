@@ -105,13 +105,15 @@ def _layer(result: Mapping[str, Any], outputs: Sequence[int]) -> dict[str, Any]:
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    numbers = [output["logprob"] for output in outputs]
     alternatives = [
         [[text, finite(logprob)] for text, logprob in output.get("alternatives") or ()] for output in outputs
     ]
     return {
         "texts": [output["text"] for output in outputs],
         "ids": [output["id"] for output in outputs],
-        "logprobs": [finite(output["logprob"]) for output in outputs],
+        # None at all where an endpoint does not tell them.
+        "logprobs": [finite(n) for n in numbers] if None not in numbers else [],
         "alternatives": alternatives if any(alternatives) else [],
         "levels": _levels([output.get("inside") or {} for output in outputs]),
     }

@@ -1,0 +1,66 @@
+"""Noise: what a method would score where nothing matters, because the same prompt is not answered the same twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attribution.errors import AttributionError
+from attribution.estimate import Rehearsal
+from attribution.method import Method
+from attribution.problem import Problem
+
+TIMES = 200
+"""How often the method is given nothing but noise."""
+
+CONFIDENCE = 0.95
+"""In as many of these runs no unit at all scores more than the floor."""
+
+
+class _NoiseAlone(Rehearsal):
+    """A problem in which no unit does anything: every mask is answered by what the whole prompt was answered by."""
+
+    def __init__(self, problem: Problem, similarities: Sequence[float], repeats: int, rng: np.random.Generator) -> None:
+        super().__init__(problem)
+        self._spread, self._repeats, self._rng = _wide(similarities), repeats, rng
+        self._known: dict[bytes, float] = {}
+
+    def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
+        keys = [mask.numpy().tobytes() for mask in keep | ~self.removable]
+        for key in keys:
+            if key not in self._known:
+                self._known[key] = float(self._rng.choice(self._spread, self._repeats).mean())
+        return torch.tensor([[self._known[key]] for key in keys])
+
+
+def noise_floor(problem: Problem, method: Method, similarities: Sequence[float], repeats: int, seed: int) -> float:
+    """The score below which nothing is called a cause, in the unit of the method's scores; 0 without noise.
+
+    `similarities` are those of several answers to the whole prompt; after each mask the mean of `repeats` is taken. The
+    method is run on masks that do nothing, with answers drawn from these: in 95% of the runs no unit scores more.
+    """
+    if max(similarities) == min(similarities):
+        return 0.0
+    rng = np.random.default_rng([seed, len(similarities)])
+    largest: list[float] = []
+    for _ in range(TIMES):
+        alone = _NoiseAlone(problem, similarities, repeats, rng)
+        try:
+            scores = method.attribute(alone, np.random.default_rng(rng.integers(2**32)))
+        except AttributionError:  # a method that cannot be run on what it was given cannot be run on noise either
+            continue
+        largest.append(float(scores[:, problem.removable].abs().max()))
+    return float(np.quantile(largest, CONFIDENCE)) if largest else math.inf
+
+
+def _wide(similarities: Sequence[float]) -> np.ndarray:
+    """The similarities, as far apart as what they were drawn from may be: few tell too little of how far that is."""
+    found, count = np.array(similarities, dtype=np.float64), len(similarities)
+    # The mean was taken of the same ones, and so few may have fallen close together by chance.
+    widened = math.sqrt(count / (count - 1)) * (1 + 1 / max(1, count - 2))
+    return found.mean() + (found - found.mean()) * widened
