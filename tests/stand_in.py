@@ -100,6 +100,7 @@ class StandIn:
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
         }
+        self._posts = posts
         self.app = Starlette(
             routes=[
                 Route("/health", lambda _request: Response()),
@@ -109,6 +110,19 @@ class StandIn:
             ],
             exception_handlers={404: _not_found, 405: _not_allowed},
         )
+
+    def answer(self, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
+        """Status and content of what is sent to a request, for servers that have this one's replies to send."""
+        if self.api_key is not None and headers.get("authorization") != f"Bearer {self.api_key}":
+            return 401, {"error": "Unauthorized"}
+        if path == "/v1/models":
+            return 200, self._listed_models()
+        if path not in self._posts:
+            return 404, RefusalError("Not Found", status=404, kind="Not Found").content
+        try:
+            return 200, self._posts[path](body)
+        except RefusalError as refused:
+            return refused.status, refused.content
 
     # Routes
 
@@ -135,6 +149,9 @@ class StandIn:
     def _models(self, request: Request) -> Response:
         if (refusal := self._unauthorized(request)) is not None:
             return refusal
+        return JSONResponse(self._listed_models())
+
+    def _listed_models(self) -> dict[str, Any]:
         permission = {
             "id": f"modelperm-{_random_id()}",
             "object": "model_permission",
@@ -159,7 +176,7 @@ class StandIn:
             "max_model_len": self.max_model_len,
             "permission": [permission],
         }
-        return JSONResponse({"object": "list", "data": [card]})
+        return {"object": "list", "data": [card]}
 
     def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
         _check_logprobs(body, "logprobs")
