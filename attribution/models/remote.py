@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
@@ -100,8 +101,15 @@ class RemoteModel:
         question: Put = QUESTION
         if kind == "ids" and self.codec is not None:
             question = self.codec.encode(QUESTION).ids
-        probe = Probe(self.client.base_url, self.name, self._more, self.replies)
-        found = self._found[kind] = probe.hear(PATHS[kind], question)
+        # Replies are kept for good: those of another day are not taken for what the endpoint tells now.
+        day = int(time.time() // _BELIEVED)
+
+        def ask(requests: Sequence[Request]) -> list[dict[str, Any]]:
+            return self.replies([replace(request, sample=2 * day + request.sample) for request in requests])
+
+        probe = Probe(self.client.base_url, self.name, self._more, ask)
+        with self.client:
+            found = self._found[kind] = probe.hear(PATHS[kind], question)
         if self.client.cache is not None:
             self.client.cache.add(self._place(kind), {"capabilities": found.to_dict(), "asked": time.time()})
         return found
@@ -193,7 +201,9 @@ class RemoteModel:
         except BudgetError:
             return found
         by_prompt = [scoring.requests(prompt, output) for prompt in rendered]
-        replies = self.client.ask_sync([request for each in by_prompt for request in each])
+        replies = self.client.ask_sync(
+            [request for each in by_prompt for request in each], check=lambda reply: scoring.lacking(reply, output)
+        )
         reached = 0
         for row, requests in enumerate(by_prompt):
             own = replies[reached : reached + len(requests)]

@@ -66,17 +66,24 @@ def read_completion(reply: Mapping[str, Any]) -> Completion:
         raise ModelError(f"Expected a reply with a text, its content is {text!r} (finish_reason {finish!r}).")
     told = choice.get("logprobs")
     try:
-        pieces = _numbered(tuple(read_pieces(cast("Mapping[str, Any]", told))), choice) if told else ()
-        return Completion(text, _whole(text, pieces, reply), finish)
+        pieces = _numbered(tuple(read_pieces(told)), choice) if told else ()
+        return Completion(text, _whole(text, pieces, choice, reply), finish)
     except ModelError as error:
         return Completion(text, (), finish, str(error))
 
 
-def read_pieces(told: Mapping[str, Any]) -> Iterator[Piece]:
+def read_pieces(told: Any) -> list[Piece]:
     """The tokens that a reply's `logprobs` tell of, in the form of chats (`content`) or of completions (`tokens`).
 
-    Raises `ModelError` where they do not add up.
+    Raises `ModelError` where they do not add up, or are of another form.
     """
+    try:
+        return list(_pieces(told))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"Expected log-probabilities in the form that OpenAI gives them: {error}.") from error
+
+
+def _pieces(told: Mapping[str, Any]) -> Iterator[Piece]:
     content = told.get("content") or told.get("refusal")
     if isinstance(content, Sequence):
         entries = [cast("Mapping[str, Any]", entry) for entry in content]
@@ -142,7 +149,9 @@ def _numbered(pieces: tuple[Piece, ...], choice: Mapping[str, Any]) -> tuple[Pie
     )
 
 
-def _whole(text: str, pieces: tuple[Piece, ...], reply: Mapping[str, Any]) -> tuple[Piece, ...]:
+def _whole(
+    text: str, pieces: tuple[Piece, ...], choice: Mapping[str, Any], reply: Mapping[str, Any]
+) -> tuple[Piece, ...]:
     """The tokens that make the text; one that ends it and is not shown is among them where its id is told.
 
     Raises `ModelError` where they do not make it, and where there are fewer of them than tokens were written.
@@ -155,7 +164,8 @@ def _whole(text: str, pieces: tuple[Piece, ...], reply: Mapping[str, Any]) -> tu
         details: Any = cast("Mapping[str, Any]", usage).get("completion_tokens_details") or {}
         written -= details.get("reasoning_tokens") or 0
         # The token that ends the text is counted, and by some not told.
-        if len(pieces) not in (written, written - 1):
+        is_ended = choice.get("finish_reason") != "length" and "".join(piece.text for piece in pieces) == text
+        if len(pieces) not in (written, written - (is_ended and pieces[-1].text != "")):
             raise ModelError(f"Expected as many log-probabilities as tokens, got {len(pieces)} of {written}.")
     together = ""
     for index, piece in enumerate(pieces):

@@ -25,8 +25,8 @@ LENGTHS = ("max_tokens", "max_completion_tokens")
 ALIKE = 0.05
 """Nats by which a token's log-probability, asked for in another way, may differ: servers batch, and round."""
 
-MOST = 20
-"""Calls that finding out takes at most, where none has to be repeated."""
+MOST = 36
+"""Calls that finding out takes at most, where none has to be repeated: nearly all of them where all is refused."""
 
 Road = Literal["scored", "likeliest", "texts"]
 """What numbers rest on: log-probabilities of the output itself, those of the likeliest tokens, or texts alone."""
@@ -143,32 +143,52 @@ class Probe:
         for way, likeliest in _ways(found):
             request = way.dialect(self.model, self.more).write(question, LENGTH, likeliest)
             try:
-                completion = read_completion(self.ask([request])[0])
+                completion = self._heard(request)
+                if completion.fault or (likeliest and not completion.pieces):  # which may happen once
+                    completion = self._heard(replace(request, sample=1))
             except ApiError as error:
                 if error.status not in _REFUSED:
                     raise
                 refusal = error
                 continue
-            if completion.fault:  # which may happen once
-                completion = read_completion(self.ask([replace(request, sample=1)])[0])
             told = max((len(piece.likeliest) for piece in completion.pieces), default=0)
             return replace(way, likeliest=min(likeliest, told)), completion
         raise cast(ApiError, refusal)
 
+    def _heard(self, request: Request) -> Completion:
+        """What was written; no text at all is a fault too, and such a model may be one that thinks first."""
+        try:
+            return read_completion(self.ask([request])[0])
+        except ApiError:
+            raise
+        except ModelError as error:
+            return Completion("", fault=str(error))
+
     def _wrong(self, scoring: Scoring, question: Put, pieces: Sequence[Piece]) -> str:
         """Why a scoring is not believed; empty where it says of what was written what was told while writing it."""
-        try:
-            (rendered,) = scoring.rendered([question], self.ask)
-            found = scoring.read(self.ask(scoring.requests(rendered, pieces)), pieces)
-        except ApiError as error:
-            if error.status not in _ABSENT:
-                raise
-            return str(error)
-        except ModelError as error:
-            return str(error)
-        own = [piece.logprob or 0.0 for piece in pieces]
-        apart = max(abs(one - other) for one, other in zip(found, own, strict=True))
-        return "" if apart <= ALIKE else f"it differs by up to {apart:.2g} nats from what is told while writing"
+        reason = ""
+        for sample in range(2):  # what is told wrongly once may be right the next time
+            try:
+                (rendered,) = scoring.rendered([question], self.ask)
+                asked = [replace(request, sample=sample) for request in scoring.requests(rendered, pieces)]
+                replies = self.ask(asked)
+                if lacking := next(filter(None, (scoring.lacking(reply, pieces) for reply in replies)), None):
+                    reason = f"it lacks {lacking}"
+                    continue
+                found = scoring.read(replies, pieces)
+            except ApiError as error:
+                if error.status not in _ABSENT:
+                    raise
+                return str(error)
+            except ModelError as error:
+                reason = str(error)
+                continue
+            own = [piece.logprob or 0.0 for piece in pieces]
+            apart = max(abs(one - other) for one, other in zip(found, own, strict=True))
+            if apart <= ALIKE:
+                return ""
+            reason = f"it differs by up to {apart:.2g} nats from what is told while writing"
+        return reason
 
 
 def scoring_of(name: str, dialect: Dialect, base_url: str) -> Scoring | None:

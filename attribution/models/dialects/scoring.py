@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from attribution.errors import ModelError
 from attribution.models.api.request import Request
+from attribution.models.api.spending import usage
 from attribution.models.dialects.completion import Piece, first_choice, read_logprob, read_pieces, texts_of
 from attribution.models.dialects.dialect import CHAT, COMPLETIONS, Dialect, Put
 
@@ -41,6 +42,10 @@ class Scoring(ABC):
         """The log-probabilities in nats; `ModelError` where the replies do not add up."""
 
     @abstractmethod
+    def lacking(self, reply: Reply, output: Sequence[Piece]) -> str | None:
+        """What one of the replies lacks that every such reply has; None where it is whole."""
+
+    @abstractmethod
     def pieces(self, prompt: Put, output: str, ask: Ask) -> tuple[Piece, ...]:
         """The tokens that a given output has after a prompt."""
 
@@ -60,6 +65,16 @@ class _ReadBack(Scoring):
             if [piece.id for piece in last] == [piece.id for piece in output]:  # whatever texts are told of them
                 return [_told(piece) for piece in last]
         return spread(read, output)
+
+    def lacking(self, reply: Reply, output: Sequence[Piece]) -> str | None:
+        try:
+            read = self.tokens(reply)
+        except ModelError as error:
+            return str(error)
+        told = usage(reply)
+        if told is not None and len(read) != told[0]:
+            return f"log-probabilities of {len(read)} out of {told[0]} tokens"
+        return "a log-probability" if any(piece.logprob is None for piece in read[1:][-len(output) :]) else None
 
     def pieces(self, prompt: Put, output: str, ask: Ask) -> tuple[Piece, ...]:
         return tuple(ending(self.tokens(ask(self.requests(prompt, [Piece(output, None)]))[0]), output))
@@ -81,7 +96,7 @@ class Echo(_ReadBack):
         if not isinstance(told, Mapping):
             raise ModelError("Expected log-probabilities of the prompt with echo, got none.")
         # The token that had to be written on top is no part of what was asked.
-        return list(read_pieces(cast("Mapping[str, Any]", told)))[:-1]
+        return read_pieces(told)[:-1]
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class PromptLogprobs(_ReadBack):
     def rendered(self, prompts: Sequence[Put], ask: Ask) -> list[Put]:
         if self.dialect.path != CHAT:
             return list(prompts)
-        return [tuple(reply["tokens"]) for reply in ask(list(map(self._template, prompts)))]
+        return [tuple(_field(reply, "tokens", list)) for reply in ask(list(map(self._template, prompts)))]
 
     def requests(self, prompt: Put, output: Sequence[Piece]) -> list[Request]:
         if self.dialect.path == CHAT and not isinstance(prompt, tuple):
@@ -113,7 +128,7 @@ class PromptLogprobs(_ReadBack):
             return super().pieces(prompt, output, ask)
         (rendered,) = self.rendered([prompt], ask)
         wanted = {"model": self.dialect.model, "prompt": output, "add_special_tokens": False}
-        ids = ask([Request(f"{self.server}/tokenize", wanted)])[0]["tokens"]
+        ids = _field(ask([Request(f"{self.server}/tokenize", wanted)])[0], "tokens", list)
         read = self.tokens(ask(self.requests(rendered, [Piece("", None, (), token) for token in ids]))[0])
         return tuple(ending(read, output))
 
@@ -127,7 +142,9 @@ class PromptLogprobs(_ReadBack):
         if not isinstance(told, Sequence):
             raise ModelError("Expected prompt_logprobs, got none.")
         found: list[Piece] = []
-        for entry in told:
+        for entry in cast("Sequence[Any]", told):
+            if entry is not None and not isinstance(entry, Mapping):
+                raise ModelError(f"Expected prompt_logprobs by token, got {entry!r}.")
             # The first token has nothing before it, and none.
             key, own = next(iter(cast("Mapping[str, Any]", entry).items())) if entry else ("", {})
             token = int(key) if str(key).isdecimal() else None
@@ -148,7 +165,7 @@ class Forced(Scoring):
     def rendered(self, prompts: Sequence[Put], ask: Ask) -> list[Put]:
         if self.dialect.path != CHAT:
             return list(prompts)
-        return [str(reply["prompt"]) for reply in ask(list(map(self._template, prompts)))]
+        return [_field(reply, "prompt", str) for reply in ask(list(map(self._template, prompts)))]
 
     def _template(self, prompt: Put) -> Request:
         wanted = ("messages", "tools", "chat_template_kwargs")
@@ -176,20 +193,25 @@ class Forced(Scoring):
     def read(self, replies: Sequence[Reply], output: Sequence[Piece]) -> list[float]:
         found: list[float] = []
         for reply, piece in zip(replies, output, strict=True):
-            told = reply.get("completion_probabilities")
-            entry: Any = told[0] if isinstance(told, list) and told else {}
-            logprob = read_logprob(entry.get("logprob"))
-            if entry.get("id") != piece.id or logprob is None:
-                raise ModelError(f"Expected the log-probability of token {piece.id}, got {entry!r}.")
+            token, logprob = _forced(reply)
+            if token != piece.id or logprob is None:
+                raise ModelError(f"Expected the log-probability of token {piece.id}, got {logprob} of {token}.")
             found.append(logprob)
         return found
+
+    def lacking(self, reply: Reply, output: Sequence[Piece]) -> str | None:
+        try:
+            return "a log-probability" if _forced(reply)[1] is None else None
+        except ModelError as error:
+            return str(error)
 
     def pieces(self, prompt: Put, output: str, ask: Ask) -> tuple[Piece, ...]:
         (text,) = self.rendered([prompt], ask)
 
         def tokens(content: str, *, adds: bool) -> list[tuple[int, bytes]]:
             wanted = {"content": content, "add_special": adds, "with_pieces": True}
-            return [_token(token) for token in ask([Request(f"{self.server}/tokenize", wanted)])[0]["tokens"]]
+            (reply,) = ask([Request(f"{self.server}/tokenize", wanted)])
+            return [_token(token) for token in _field(reply, "tokens", list)]
 
         found: list[tuple[int, bytes]] = []
         if isinstance(text, str):
@@ -200,6 +222,22 @@ class Forced(Scoring):
         if "".join(texts) != output:
             raise ModelError(f"Expected an output that its tokenizer can write after the prompt, got {output!r}.")
         return tuple(Piece(said, None, id=token) for (token, _), said in zip(found, texts, strict=True))
+
+
+def _forced(reply: Reply) -> tuple[Any, float | None]:
+    """The token that was written, and its log-probability."""
+    told = reply.get("completion_probabilities")
+    entry: Any = told[0] if isinstance(told, list) and told else None
+    known = cast("Mapping[str, Any]", entry) if isinstance(entry, Mapping) else {}
+    return known.get("id"), read_logprob(known.get("logprob"))
+
+
+def _field(reply: Reply, name: str, kind: type) -> Any:
+    """What a reply says under a name; `ModelError` where that is of another kind."""
+    found = reply.get(name)
+    if not isinstance(found, kind):
+        raise ModelError(f"Expected a reply with {name}, got one with {', '.join(sorted(reply)) or 'nothing'}.")
+    return found
 
 
 def _token(entry: Mapping[str, Any]) -> tuple[int, bytes]:
