@@ -1,7 +1,9 @@
-"""What an endpoint tells is found out, and what must not be believed is not: each defect, on an endpoint that has it."""
+"""What an endpoint tells is found out, and what must not be believed is not: each defect on an endpoint that has it."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,12 @@ from typing import Any
 import pytest
 
 import attribution as at
-from attribution.errors import ApiError, CapabilityError, ModelError
-from attribution.models import remote as remote_module
-from attribution.models.dialects.completion import SENTINEL, read_completion, texts_of
-from attribution.models.dialects.probing import MOST, Capabilities
+from attribution.errors import ApiError, CapabilityError
+from attribution.models.dialects.completion import read_completion
+from attribution.models.dialects.probing import LENGTH, MOST
 from attribution.models.local import LocalModel
 from tests.endpoints import PROMPT, WRITTEN, Change, Endpoint, limits, refusal, remote
-from tests.faulty_server import Reply, Seen
+from tests.faulty_server import FaultyServer, Reply, Seen
 from tests.servers import Server
 
 CHAT = [{"role": "user", "content": PROMPT}]
@@ -79,12 +80,15 @@ def listed(name: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[dic
     """Changes one of the lists of a completion's log-probabilities."""
 
     def changed(own: dict[str, Any]) -> None:
-        own["logprobs"][name] = change(own["logprobs"][name])
+        if own["logprobs"] is not None and len(own["logprobs"]["tokens"]) > 2:
+            own["logprobs"][name] = change(own["logprobs"][name])
 
     return changed
 
 
 def fewer(own: dict[str, Any]) -> None:
+    if own["logprobs"] is None:
+        return
     for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
         own["logprobs"][name].pop(2)
     own["token_ids"] = None
@@ -93,18 +97,16 @@ def fewer(own: dict[str, Any]) -> None:
 def much_fewer(own: dict[str, Any]) -> None:
     """Two tokens are told as one, whose text is that of both."""
     lists = own["logprobs"]
+    if lists is None:
+        return
     lists["tokens"][1:3] = ["".join(lists["tokens"][1:3])]
     for name in ("token_logprobs", "top_logprobs", "text_offset"):
         lists[name].pop(2)
     own["token_ids"] = None
 
 
-def shifted(values: list[Any]) -> list[Any]:
-    return [*values[1:], -1.0]
-
-
 DEFECTS: dict[str, tuple[Change, str]] = {
-    "fewer entries than tokens": (told(fewer), "Expected tokens that make the text"),
+    "fewer entries than tokens": (told(fewer), "Expected as many log-probabilities as tokens, got 5 of 6"),
     "two tokens told as one": (told(much_fewer), "Expected as many log-probabilities as tokens, got 5 of 6"),
     "tokens that do not make the text": (
         told(listed("tokens", lambda tokens: [*tokens[:2], "?", *tokens[3:]])), "Expected tokens that make the text",
@@ -125,6 +127,10 @@ DEFECTS: dict[str, tuple[Change, str]] = {
     "no number": (told(listed("token_logprobs", lambda values: [float("nan"), *values[1:]])), "the endpoint tells nan"),
     "a text for a number": (told(listed("token_logprobs", lambda values: ["-1", *values[1:]])), "tells '-1'"),
     "passed over": (told(lambda own: own.update(logprobs=None)), "no log-probabilities of what it writes"),
+    "of another form": (told(lambda own: own.update(logprobs="-1.5")), "in the form that OpenAI gives them"),
+    "alternatives of another form": (
+        told(listed("top_logprobs", lambda values: [["A", -1.0]] * len(values))), "in the form that OpenAI gives them",
+    ),
     "lists of nothing": (
         told(lambda own: own.update(logprobs={"tokens": [], "token_logprobs": [], "top_logprobs": []})),
         "no log-probabilities of what it writes",
@@ -148,15 +154,18 @@ def test_what_is_not_believed(defect: str, endpoint: Any) -> None:
         assert result.outputs[0].logprob is None
 
 
-def test_a_defect_that_happens_once_is_not_held_against_it(demo: LocalModel) -> None:
-    """A reply that does not add up is asked for once more before it is believed of the endpoint."""
-    for defect, (change, _) in DEFECTS.items():
+@pytest.mark.parametrize("defect", ["fewer entries than tokens", "passed over", "above 0", "no text"])
+def test_what_happens_once_is_not_held_against_an_endpoint(
+    defect: str, demo: LocalModel, memory: dict[str, tuple[int, str]]
+) -> None:
+    """What does not add up is asked for once more before that is believed of the endpoint."""
+    change = told(lambda own: own.update(text=None)) if defect == "no text" else DEFECTS[defect][0]
 
-        def once(seen: Seen, times: int, reply: Reply, change: Change = change) -> Reply | None:
-            return None if times or not is_writing(seen) else as_reply(change, seen, reply)
+    def once(seen: Seen, times: int, reply: Reply) -> Reply | None:
+        return as_reply(change, seen, reply) if times == 0 and is_writing(seen) else None
 
-        with Endpoint(demo, fault=once) as server:
-            assert remote(server).capabilities("a text").road == "scored", defect
+    with Endpoint(demo, fault=once, memory=memory) as server:
+        assert remote(server).capabilities("a text").road == "scored"
 
 
 def as_reply(change: Change, seen: Seen, reply: Reply) -> Reply | None:
@@ -165,9 +174,310 @@ def as_reply(change: Change, seen: Seen, reply: Reply) -> Reply | None:
     return Reply(200, json.dumps(changed)) if isinstance(changed, dict) else changed
 
 
-SCORINGS: dict[str, tuple[Change, str, str]] = {
-    "what is read back is shifted by one": (
-        told(lambda own: None if own["prompt_logprobs"] is None else own.update(prompt_logprobs=moved(own)), of_scoring=True),
-        "prompt_logprobs: ", "echo",
+# What is read back
+
+
+def moved(own: dict[str, Any]) -> None:
+    """Each token is told the number of the one before it, as where a server counts a BOS that it does not have."""
+    if own["logprobs"] is not None:
+        own["logprobs"]["token_logprobs"] = [None, *own["logprobs"]["token_logprobs"][:-1]]
+        return
+    told_of = [next(iter(each.values())) for each in own["prompt_logprobs"][1:]]
+    numbers = [each["logprob"] for each in told_of]
+    for each, number in zip(told_of[1:], numbers, strict=False):
+        each["logprob"] = number
+
+
+def penalized(own: dict[str, Any]) -> None:
+    """What is written is told with penalties, that are not in what is read back."""
+    if own["logprobs"] is not None:
+        own["logprobs"]["token_logprobs"] = [each - 0.5 for each in own["logprobs"]["token_logprobs"]]
+
+
+def cut_short(own: dict[str, Any]) -> None:
+    if own["logprobs"] is None:
+        own["prompt_logprobs"].pop(3)
+    else:
+        for name in ("tokens", "token_logprobs", "top_logprobs"):
+            own["logprobs"][name].pop(3)
+
+
+def unlikely(own: dict[str, Any]) -> None:
+    if own["logprobs"] is None:
+        next(iter(own["prompt_logprobs"][-3].values()))["logprob"] = -9999.0
+    else:
+        own["logprobs"]["token_logprobs"][-3] = -9999.0
+
+
+UNREAD: dict[str, tuple[Change, str, str]] = {
+    "shifted by one": (told(moved, of_scoring=True), "it differs by up to", "it differs by up to"),
+    "penalties": (told(penalized), "it differs by up to 0.5 nats", "it differs by up to 0.5 nats"),
+    "passed over": (without_scoring, "Expected prompt_logprobs, got none", "it lacks log-probabilities of 0 out of"),
+    "cut short": (told(cut_short, of_scoring=True), "it lacks log-probabilities of", "it lacks log-probabilities of"),
+    "-9999": (told(unlikely, of_scoring=True), "it lacks a log-probability", "it lacks a log-probability"),
+    "refused": (
+        lambda seen, reply: refusal("Unknown field") if is_scoring(seen) else None, "status 400 (Unknown field)",
+        "status 400 (Unknown field)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("defect", UNREAD)
+def test_what_is_read_back_and_not_believed(defect: str, endpoint: Any) -> None:
+    change, *reasons = UNREAD[defect]
+    with endpoint(change) as server:
+        found = remote(server).capabilities("a text")
+        assert (found.road, found.likeliest, found.scoring) == ("likeliest", 20, "")
+        names = [reason.partition(": ")[0] for reason in found.reasons]
+        assert names == ["prompt_logprobs", "echo"]
+        for expected, reason in zip(reasons, found.reasons, strict=True):
+            assert expected in reason
+
+
+def test_echo_where_prompt_logprobs_are_passed_over(endpoint: Any, demo: LocalModel) -> None:
+    def changed(seen: Seen, reply: dict[str, Any]) -> dict[str, Any]:
+        if "choices" in reply:
+            choice(reply)["prompt_logprobs"] = None
+        return reply
+
+    with endpoint(changed) as server:
+        result = at.explain(remote(server), PROMPT, units=UNITS, method="leave_one_out")
+        assert result.notes["evidence"] == {"road": "scored", "by": "echo"}
+        here = at.explain(demo, PROMPT, units=UNITS, method="leave_one_out", output=WRITTEN)
+        own, known = ([not unit.special for unit in each.units] for each in (result, here))
+        assert result.scores[:, own] == pytest.approx(here.scores[:, known], abs=1e-3)
+
+
+# How an endpoint wants to be asked
+
+
+def is_asked(seen: Seen, *names: str) -> bool:
+    return seen.body is not None and any(name in seen.body for name in names)
+
+
+def at_most_five(seen: Seen, reply: dict[str, Any]) -> Reply | None:
+    most = max((seen.body or {}).get("logprobs") or 0, (seen.body or {}).get("top_logprobs") or 0)
+    return refusal("top_logprobs must be at most 5") if most > 5 else None
+
+
+def longer_name(seen: Seen, reply: dict[str, Any]) -> Reply | None:
+    return refusal("Use max_completion_tokens instead.") if is_asked(seen, "max_tokens") else None
+
+
+def no_temperature(seen: Seen, reply: dict[str, Any]) -> Reply | None:
+    return refusal("temperature is not supported", 422) if is_asked(seen, "temperature") else None
+
+
+WAYS: dict[str, tuple[Change, dict[str, Any]]] = {
+    "as OpenAI": (lambda seen, reply: None, {"likeliest": 20, "length": "max_tokens", "takes_temperature": True}),
+    "five at most": (at_most_five, {"likeliest": 5, "length": "max_tokens", "takes_temperature": True}),
+    "another name": (longer_name, {"likeliest": 20, "length": "max_completion_tokens", "takes_temperature": True}),
+    "no temperature": (no_temperature, {"likeliest": 20, "length": "max_tokens", "takes_temperature": False}),
+    "none of it": (
+        lambda seen, reply: at_most_five(seen, reply) or longer_name(seen, reply) or no_temperature(seen, reply),
+        {"likeliest": 5, "length": "max_completion_tokens", "takes_temperature": False},
     ),
 }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_how_it_wants_to_be_asked(way: str, endpoint: Any) -> None:
+    change, expected = WAYS[way]
+    with endpoint(change) as server:
+        model = remote(server, more={"seed": 1})
+        found = model.capabilities(CHAT)
+        assert {name: getattr(found, name) for name in expected} == expected
+        assert found.road == "scored"
+        probing = len(server.seen)
+        assert probing <= MOST
+        at.explain(model, CHAT, units="sentence", method="leave_one_out", max_new_tokens=4)
+        for seen in server.seen[probing:]:
+            if seen.path.endswith("completions"):
+                assert seen.body[expected["length"]] in (1, 4)
+                assert ("temperature" in seen.body) == expected["takes_temperature"]
+                assert seen.body.get("top_logprobs", expected["likeliest"]) == expected["likeliest"]
+
+
+def test_an_endpoint_that_refuses_all_is_not_asked_for_ever() -> None:
+    with FaultyServer(lambda seen, times: refusal("No.") if seen.body else Reply(body="{}")) as server:
+        with pytest.raises(CapabilityError, match=r"cannot be asked at /completions or /chat/completions.*No\."):
+            remote(server).capabilities("a text")
+        assert len(server.seen) <= MOST
+        with pytest.raises(CapabilityError, match=r"cannot be asked at /completions\."):
+            remote(server, tokenizer="demo").capabilities("a text")
+
+
+def test_a_text_goes_as_a_message_where_nothing_goes_on_with_texts(endpoint: Any) -> None:
+    def changed(seen: Seen, reply: dict[str, Any]) -> Reply | None:
+        return Reply(404, "{}") if seen.path == "/v1/completions" and "prompt_logprobs" not in seen.body else None
+
+    with endpoint(changed) as server:
+        result = at.explain(remote(server), PROMPT, units=UNITS, method="leave_one_out")
+        assert result.notes["evidence"] == {"road": "scored", "by": "prompt_logprobs", "as_message": True}
+        assert all(body["messages"][0]["role"] == "user" for body in server.asked("/v1/chat/completions"))
+        assert result.output == WRITTEN
+        with pytest.raises(CapabilityError, match="cannot be asked at /completions"):
+            at.explain(remote(server, tokenizer="demo"), PROMPT, method="leave_one_out")
+
+
+def test_messages_do_not_go_where_only_texts_do(endpoint: Any) -> None:
+    change = lambda seen, reply: Reply(404, "{}") if seen.path == "/v1/chat/completions" else None  # noqa: E731
+    with endpoint(change) as server, pytest.raises(CapabilityError, match="cannot be asked at /chat/completions"):
+        at.explain(remote(server), CHAT, method="leave_one_out")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_wrong_is_told_at_once(status: int, endpoint: Any) -> None:
+    with endpoint(lambda seen, reply: refusal("Incorrect API key", status)) as server:
+        with pytest.raises(ApiError, match="Incorrect API key"):
+            at.explain(remote(server), PROMPT, method="leave_one_out")
+        assert len(server.seen) == 1
+
+
+# What comes instead of an answer
+
+
+def no_content(seen: Seen, reply: dict[str, Any]) -> dict[str, Any]:
+    if seen.path == "/v1/chat/completions":
+        choice(reply).update(message={"role": "assistant", "content": None}, logprobs=None, finish_reason="length")
+    return reply
+
+
+def test_no_content_is_an_error_that_says_so(endpoint: Any) -> None:
+    with endpoint(no_content) as server:
+        model = remote(server, limits=limits(retries=2))
+        found = model.capabilities(CHAT)
+        assert (found.road, found.reasons) == (
+            "texts", ("Expected a reply with a text, its content is None (finish_reason 'length').",)
+        )  # fmt: skip
+        with pytest.raises(ApiError, match=r"its content is None \(finish_reason 'length'\)") as raised:
+            at.explain(model, CHAT, method="leave_one_out", units="sentence")
+        assert raised.value.kind == "incomplete"
+
+
+def test_a_model_that_thinks_before_it_answers_can_be_explained(endpoint: Any) -> None:
+    """In the few tokens of the question that finds out what it tells it says nothing yet."""
+
+    def changed(seen: Seen, reply: dict[str, Any]) -> dict[str, Any]:
+        if is_writing(seen) and seen.body["max_tokens"] == LENGTH:
+            return no_content(seen, reply)
+        return reply
+
+    with endpoint(changed) as server:
+        result = at.explain(remote(server, repeats=1), CHAT, method="leave_one_out", units="sentence")
+        assert result.notes["evidence"]["road"] == "texts"
+        assert result.output == WRITTEN
+
+
+def test_a_refusal_is_what_the_model_wrote(endpoint: Any) -> None:
+    def changed(seen: Seen, reply: dict[str, Any]) -> dict[str, Any]:
+        if seen.path == "/v1/chat/completions":
+            own = choice(reply)
+            own["message"] = {"role": "assistant", "content": None, "refusal": own["message"]["content"]}
+            if own["logprobs"] is not None:
+                own["logprobs"] = {"content": None, "refusal": own["logprobs"]["content"]}
+        return reply
+
+    with endpoint(changed) as server, endpoint() as well:
+        result, expected = (
+            at.explain(remote(each), CHAT, method="leave_one_out", units="sentence") for each in (server, well)
+        )
+        assert result.output == WRITTEN
+        assert (result.scores == expected.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda entry: {**entry, "bytes": [63]}, "Expected tokens that make the text"),
+        (lambda entry: {**entry, "bytes": [999]}, "in the form that OpenAI gives them"),
+        (lambda entry: {**entry, "bytes": None, "token": "?"}, "Expected tokens that make the text"),
+        (lambda entry: {**entry, "logprob": 2.0}, "at most 0"),
+        (lambda entry: {**entry, "logprob": float("nan")}, "the endpoint tells nan"),
+        (lambda entry: {**entry, "logprob": -3.4e38}, "no log-probabilities of what it writes"),
+        (lambda entry: "entry", "in the form that OpenAI gives them"),
+    ],
+)
+def test_what_is_not_believed_of_chats(change: Callable[[Any], Any], reason: str, endpoint: Any) -> None:
+    def changed(seen: Seen, reply: dict[str, Any]) -> dict[str, Any]:
+        if seen.path == "/v1/chat/completions" and choice(reply)["logprobs"] is not None:
+            content = choice(reply)["logprobs"]["content"]
+            content[1] = change(content[1])
+        return reply
+
+    with endpoint(changed) as server:
+        found = remote(server).capabilities(CHAT)
+        assert found.road == "texts"
+        assert reason in found.reasons[0]
+
+
+def test_bytes_are_believed_before_what_is_shown() -> None:
+    """Tokens that are no text by themselves are shown in whatever way."""
+    halves = [(b"\xc3", "\ufffd"), (b"\xa9", "\ufffd"), (b"x", "x")]
+    content = [{"token": shown, "bytes": list(own), "logprob": -0.5} for own, shown in halves]
+    reply = {
+        "choices": [{"message": {"content": "\xe9x"}, "finish_reason": "length", "logprobs": {"content": content}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 3},
+    }
+    assert [piece.text for piece in read_completion(reply).pieces] == ["\xe9", "", "x"]
+    # One entry for both halves, as llama.cpp's server tells: whose number it is nobody knows.
+    content[:2] = [{"token": "\xe9", "bytes": [0xC3, 0xA9], "logprob": -0.5}]
+    assert read_completion(reply).fault == "Expected as many log-probabilities as tokens, got 2 of 3."
+
+
+def test_the_token_that_ends_a_text_need_not_be_told() -> None:
+    content = [{"token": each, "logprob": -0.5} for each in ("a", "b")]
+    own = {"message": {"content": "ab"}, "finish_reason": "stop", "logprobs": {"content": content}}
+    reply = {"choices": [own], "usage": {"prompt_tokens": 1, "completion_tokens": 3}}
+    assert [piece.text for piece in read_completion(reply).pieces] == ["a", "b"]
+
+
+# Penalties
+
+
+def test_penalties_are_off(stand_in: Server) -> None:
+    at.explain(remote(stand_in), PROMPT, units=UNITS, method="leave_one_out")
+    at.explain(remote(stand_in), CHAT, units="sentence", method="leave_one_out")
+    asked = [call.body for call in stand_in.stand_in.calls if call.path.endswith("completions")]
+    assert len(asked) > 8
+    assert all(body["repetition_penalty"] == 1.0 for body in asked)
+
+
+def test_penalties_of_llama_server_are_off(llama_server: Server) -> None:
+    model = remote(llama_server)
+    pieces = model.read(PROMPT, "\n\nThe")
+    asked = [*model.writing([PROMPT], 3), *model.scoring(PROMPT).requests(PROMPT, pieces), *model.writing([CHAT], 3)]
+    assert len(asked) == 4
+    assert all(request.body["repeat_penalty"] == 1.0 for request in asked)
+
+
+# What was found out
+
+
+def test_what_was_found_out_is_kept(endpoint: Any, tmp_path: Path) -> None:
+    with endpoint() as server:
+        first = remote(server, cache=tmp_path / "replies.sqlite3").capabilities("a text")
+        probing = len(server.seen)
+        assert probing == 3
+        again = remote(server, cache=tmp_path / "replies.sqlite3")
+        assert again.known_capabilities("a text") == again.capabilities("a text") == first
+        assert len(server.seen) == probing
+        # Of another kind of prompt, or where more is asked, nothing is known yet.
+        assert again.known_capabilities(CHAT) is None
+        assert remote(server, cache=tmp_path / "replies.sqlite3", more={"seed": 1}).known_capabilities("a text") is None
+
+
+def test_after_a_day_it_is_asked_anew(demo: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions: list[Change | None] = [None]
+    change: Change = lambda seen, reply: versions[0](seen, reply) if versions[0] else None  # noqa: E731
+    with Endpoint(demo, change) as server:
+        model = lambda: remote(server, cache=tmp_path / "replies.sqlite3")  # noqa: E731
+        assert model().capabilities("a text").road == "scored"
+        versions[0], now = without_scoring, time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 86_300)
+        assert model().capabilities("a text").road == "scored"
+        asked = len(server.seen)
+        monkeypatch.setattr(time, "time", lambda: now + 86_401)
+        assert model().known_capabilities("a text") is None
+        assert model().capabilities("a text").road == "likeliest"
+        assert len(server.seen) > asked
