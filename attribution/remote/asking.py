@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float64
 
-from attribution.errors import ModelError
+from attribution.errors import BudgetError, ModelError
 from attribution.models.api.request import Request
 from attribution.models.dialects.completion import Piece
 from attribution.models.dialects.dialect import Put
@@ -89,8 +90,12 @@ class Scored(Asking):
         found: list[Request] = []
         for prompt in prompts:
             scoring = self.model.scoring(prompt)
-            if scoring is not None:
-                found += [request for text in self._texts for request in scoring.requests(prompt, text)]
+            if scoring is None:
+                continue
+            put = prompt
+            with self.model.client.offline(), suppress(BudgetError):  # what a server made of it may be known
+                (put,) = scoring.rendered([prompt], self.model.replies)
+            found += [request for text in self._texts for request in scoring.requests(put, text)]
         return found
 
     def hear(self, prompts: Sequence[Put]) -> Heard:
