@@ -38,11 +38,14 @@ Fault = Callable[[Seen, int, Reply], Reply | None]
 """What is sent in place of a good reply where the request came for the so-manieth time, from 0 on; None for it."""
 
 
+_MEMORY: dict[str, tuple[int, str]] = {}
+
+
 class Endpoint:
     """The stand-in behind a faulty server: `with Endpoint(model) as endpoint:` answers what the stand-in would.
 
     What it says is `change`d first, as by a server that is made otherwise, and may come with a `fault`. The same
-    question is computed once, also for several endpoints that share their `memory`.
+    question is computed once for all endpoints whose stand-in has no `options`.
     """
 
     def __init__(
@@ -51,13 +54,12 @@ class Endpoint:
         change: Change | None = None,
         *,
         fault: Fault | None = None,
-        memory: dict[str, tuple[int, str]] | None = None,
         delay: float = 0.0,
         **options: Any,
     ) -> None:
         self._stand_in = StandIn(model, **{"template": CHAT_TEMPLATE, **options})
         self._change, self._fault, self._delay = change, fault, delay
-        self._memory = {} if memory is None else memory
+        self._memory = {} if options else _MEMORY
         self.server = FaultyServer(self._plan)
 
     def __enter__(self) -> Self:

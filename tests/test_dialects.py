@@ -23,18 +23,12 @@ CHAT = [{"role": "user", "content": PROMPT}]
 UNITS = r"Sam has 3 apples|Tom has 5 oranges"
 
 
-@pytest.fixture(scope="module")
-def memory() -> dict[str, tuple[int, str]]:
-    """What the stand-in says, which is computed once for all of these endpoints."""
-    return {}
-
-
 @pytest.fixture
-def endpoint(demo: LocalModel, memory: dict[str, tuple[int, str]]) -> Any:
+def endpoint(demo: LocalModel) -> Any:
     """Opens an endpoint that is the stand-in but for a change."""
 
     def opened(change: Change | None = None) -> Endpoint:
-        return Endpoint(demo, change, memory=memory)
+        return Endpoint(demo, change)
 
     return opened
 
@@ -155,16 +149,14 @@ def test_what_is_not_believed(defect: str, endpoint: Any) -> None:
 
 
 @pytest.mark.parametrize("defect", ["fewer entries than tokens", "passed over", "above 0", "no text"])
-def test_what_happens_once_is_not_held_against_an_endpoint(
-    defect: str, demo: LocalModel, memory: dict[str, tuple[int, str]]
-) -> None:
+def test_what_happens_once_is_not_held_against_an_endpoint(defect: str, demo: LocalModel) -> None:
     """What does not add up is asked for once more before that is believed of the endpoint."""
     change = told(lambda own: own.update(text=None)) if defect == "no text" else DEFECTS[defect][0]
 
     def once(seen: Seen, times: int, reply: Reply) -> Reply | None:
         return as_reply(change, seen, reply) if times == 0 and is_writing(seen) else None
 
-    with Endpoint(demo, fault=once, memory=memory) as server:
+    with Endpoint(demo, fault=once) as server:
         assert remote(server).capabilities("a text").road == "scored"
 
 
