@@ -20,6 +20,9 @@ Put = Written | tuple[int, ...]
 _NOTHING = [{"role": "user", "content": ""}]
 """Messages of which nothing is left."""
 
+_EMPTY_LINE = "\n"
+"""What is written on from where nothing is left of a text: vLLM and others refuse to go on from nothing."""
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -58,7 +61,7 @@ class Dialect:
 
     def write(self, prompt: Put, max_new_tokens: int, likeliest: int = 0, sample: int = 0) -> Request:
         """To write at most so many tokens, and to tell the `likeliest` in the place of each."""
-        asked = self.body(prompt) | {self.length: max_new_tokens}
+        asked = self.body(prompt or _EMPTY_LINE if isinstance(prompt, str) else prompt) | {self.length: max_new_tokens}
         if likeliest and self.path == CHAT:
             asked |= {"logprobs": True, "top_logprobs": likeliest}
         elif likeliest:
