@@ -24,6 +24,9 @@ from tests.games import Game
 MOST = 2
 """As many of the likeliest tokens does the endpoint tell, and the one that it wrote."""
 
+NOTHING = "\n"
+"""What is put where nothing is left: endpoints refuse to go on from nothing."""
+
 
 def top_alone(seen: Seen, reply: dict[str, Any]) -> dict[str, Any] | Reply | None:
     """Nothing is read back, and of the likeliest tokens few are told, as OpenAI's endpoints do."""
@@ -32,7 +35,7 @@ def top_alone(seen: Seen, reply: dict[str, Any]) -> dict[str, Any] | Reply | Non
         return reply
     if "prompt_logprobs" in seen.body or seen.body.get("echo"):
         return Reply(400, '{"error": {"message": "Unknown field"}}')
-    for choice in reply["choices"]:
+    for choice in reply.get("choices", ()):
         choice["token_ids"] = None
         if choice["logprobs"] is not None:
             tops = choice["logprobs"]["top_logprobs"]
@@ -48,7 +51,7 @@ def true_values(model: LocalModel, result: at.Attribution) -> np.ndarray:
         text = "".join(
             result.prompt[unit.start : unit.end] for unit, is_kept in zip(result.units, keep, strict=True) if is_kept
         )
-        ids = (*model.codec.encode(text).ids, *output)
+        ids = (*model.codec.encode(text or NOTHING).ids, *output)
         with torch.no_grad(), model.borrowed():
             logits = model.logits(torch.tensor([ids]))[0].log_softmax(-1)
         first = len(ids) - len(output)
@@ -94,7 +97,7 @@ def greedy(
     text = "".join(
         result.prompt[unit.start : unit.end] for unit, is_kept in zip(result.units, keep, strict=True) if is_kept
     )
-    ids = list(model.codec.encode(text).ids)
+    ids = list(model.codec.encode(text or NOTHING).ids)
     written: list[str] = []
     tops: list[tuple[str, ...]] = []
     for _ in range(count):
@@ -190,11 +193,20 @@ def share_without_causes(method: str, draw: Draw, runs: int, options: Mapping[st
 METHODS: dict[str, dict[str, int]] = {"leave_one_out": {}, "hierarchical": {}, "lime": {"samples": 32}}
 
 
-@pytest.mark.parametrize("kind", ["half", "nine in ten", "uniform"])
-@pytest.mark.parametrize("method", ["leave_one_out", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS)])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("leave_one_out", "half"),
+        *(
+            pytest.param(method, kind, marks=pytest.mark.slow)
+            for method in METHODS
+            for kind in ("half", "nine in ten", "uniform")
+        ),
+    ],
+)
 def test_chance_is_not_called_a_cause(method: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = 40
-    monkeypatch.setattr(noise, "TIMES", 40)  # a floor from fewer is rougher, and neither higher nor lower
+    monkeypatch.setattr(noise, "TIMES", 30)  # a floor from fewer is rougher, and neither higher nor lower
     draw = noises(np.random.default_rng(7))[kind]
     # Of 40 runs 34 or fewer are right in one of 70 times where 95% are.
     assert share_without_causes(method, draw, runs, METHODS[method]) > 34 / 40
@@ -202,11 +214,11 @@ def test_chance_is_not_called_a_cause(method: str, kind: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cause_larger_than_chance_is_found(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "TIMES", 40)
+    monkeypatch.setattr(noise, "TIMES", 20)
     rng = np.random.default_rng(3)
     draw: Draw = lambda count: 0.9 + 0.1 * rng.random(count)  # noqa: E731
     chosen = type(build_method(method))(**METHODS[method])
-    for seed in range(5):
+    for seed in range(3):
         game = chance_game(draw, REPEATS, {2: 0.6})
         floor = noise_floor(game, chosen, draw(ANSWERS).tolist(), REPEATS, seed)
         scores = chosen.attribute(game, np.random.default_rng(seed))[0]
