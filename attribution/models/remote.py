@@ -141,9 +141,9 @@ class RemoteModel:
             for sample in samples
         ]
 
-    def written(self, prompt: Put, max_new_tokens: int) -> Completion:
+    def written(self, prompt: Put, max_new_tokens: int, *, wants_pieces: bool = True) -> Completion:
         """What the model writes after a prompt; `BudgetError` where a budget ended before."""
-        found = self.write([prompt], max_new_tokens)[0]
+        found = self.write([prompt], max_new_tokens, wants_pieces=wants_pieces)[0]
         if not found:
             raise BudgetError(
                 f"The budget ended ({self.client.exhausted}) before {self.name} wrote anything. Allow more."
@@ -151,10 +151,13 @@ class RemoteModel:
         return found[0]
 
     def write(
-        self, prompts: Sequence[Put], max_new_tokens: int, samples: Sequence[int] = (0,)
+        self, prompts: Sequence[Put], max_new_tokens: int, samples: Sequence[int] = (0,), *, wants_pieces: bool = True
     ) -> list[list[Completion]]:
-        """What the model writes after each prompt, once for each of the samples; fewer where a budget ended."""
-        wants_pieces = bool(prompts) and self.capabilities(prompts[0]).road != "texts"
+        """What the model writes after each prompt, once for each of the samples; fewer where a budget ended.
+
+        Where the endpoint tells tokens, texts without them are asked for again, unless nobody wants them.
+        """
+        wants_pieces = wants_pieces and bool(prompts) and self.capabilities(prompts[0]).road != "texts"
         requests = self.writing(prompts, max_new_tokens, samples)
         replies = self.client.ask_sync(requests, check=_unread if wants_pieces else _unwritten)
         found = [None if reply is None else read_completion(reply) for reply in replies]

@@ -8,7 +8,7 @@ from typing import Any
 
 from attribution.absence import Replace
 from attribution.checks import check_text
-from attribution.errors import CapabilityError, InputError
+from attribution.errors import ApiError, CapabilityError, InputError
 from attribution.models.codec import Codec
 from attribution.models.dialects.completion import Completion, Piece
 from attribution.models.dialects.dialect import CHAT, Put
@@ -170,9 +170,11 @@ def _by_texts(
     return Answer((Piece(text, None),), asking, Semantic.name, Semantic.unit, notes)
 
 
-def _completion(model: RemoteModel, asked: AskedPrompt, max_new_tokens: int) -> Completion:
+def _completion(
+    model: RemoteModel, asked: AskedPrompt, max_new_tokens: int, *, wants_pieces: bool = True
+) -> Completion:
     """What the model writes after the whole prompt."""
-    completion = model.written(asked.whole, max_new_tokens)
+    completion = model.written(asked.whole, max_new_tokens, wants_pieces=wants_pieces)
     if not completion.text:
         raise InputError(
             f"Expected a model that writes something after the prompt, it ends at once ({completion.finish}). Pass "
@@ -182,8 +184,17 @@ def _completion(model: RemoteModel, asked: AskedPrompt, max_new_tokens: int) -> 
 
 
 def _written(model: RemoteModel, asked: AskedPrompt, max_new_tokens: int) -> tuple[Piece, ...]:
-    """The tokens of that, without the one that ends it where texts are sent: it is none."""
-    completion = _completion(model, asked, max_new_tokens)
+    """The tokens of that, without the one that ends it where texts are sent: it is none.
+
+    Where the endpoint never tells tokens that make the text, a character that is split for instance, they are those
+    that it reads the text as.
+    """
+    try:
+        completion = _completion(model, asked, max_new_tokens)
+    except ApiError as error:
+        if error.kind != "incomplete" or not model.capabilities(asked.whole).scoring:
+            raise
+        return model.read(asked.whole, _completion(model, asked, max_new_tokens, wants_pieces=False).text)
     pieces = completion.pieces
     while not asked.has_ids and pieces and "".join(piece.text for piece in pieces) != completion.text:
         pieces = pieces[:-1]
