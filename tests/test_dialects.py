@@ -240,6 +240,23 @@ def test_echo_where_prompt_logprobs_are_passed_over(endpoint: Any, demo: LocalMo
         assert result.scores[:, own] == pytest.approx(here.scores[:, known], abs=1e-3)
 
 
+def test_tokens_that_never_make_the_text_are_read_from_the_text(endpoint: Any) -> None:
+    """As where a character is split over several tokens: what the endpoint reads is scored all the same."""
+
+    def changed(seen: Seen, reply: dict[str, Any]) -> dict[str, Any]:
+        if is_writing(seen) and seen.body["prompt"] == PROMPT:
+            fewer(choice(reply))
+        return reply
+
+    with endpoint(changed) as server, endpoint() as well:
+        result, expected = (
+            at.explain(remote(each), PROMPT, method="leave_one_out", units="sentence") for each in (server, well)
+        )
+        assert result.notes["evidence"]["road"] == "scored"
+        assert [output.text for output in result.outputs] == [output.text for output in expected.outputs]
+        assert (result.scores == expected.scores).all()
+
+
 # How an endpoint wants to be asked
 
 

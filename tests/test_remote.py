@@ -123,6 +123,7 @@ def test_ids_are_scored_as_here(server: Server, method: str, target: str, demo: 
     assert [output.id for output in there.outputs] == [output.id for output in here.outputs]
     assert there.outputs[-1].id == demo.tokenizer.eos_token_id
     assert there.scores.shape == here.scores.shape
+    assert there.cost["tokens"] > there.cost["forwards"] or there.notes["calls"]["sent"] == 0
     same(there, here)
 
 
