@@ -61,7 +61,8 @@ def explain_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) 
         problem = problem_of(asked, answer, options)
         method = _method(problem, options)
         scores = method.attribute(problem, np.random.default_rng(options.seed)).numpy()
-        notes: dict[str, Any] = {"evidence": answer.asking.evidence() | dict(answer.notes)}
+        values = problem.evaluations.values.size
+        notes: dict[str, Any] = {"evidence": answer.asking.evidence() | dict(answer.notes) | {"values": values}}
         if similarities:
             scores, notes["noise"] = _above_noise(scores, problem, method, answer, similarities, options.seed)
         notes |= {"censored": problem.censored} if problem.censored else {}
