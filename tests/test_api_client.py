@@ -388,6 +388,37 @@ def test_asking_from_inside_would_wait_for_itself() -> None:
     nothing_runs()
 
 
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from attribution.models.api.client import Client
+from attribution.models.api.limits import Limits
+from attribution.models.api.request import Request
+# A shell starts what it runs in the background with interruptions ignored, and this would be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+client = Client(sys.argv[1], limits=Limits())
+def interrupt():
+    while client.spending.calls < 8:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+thread = threading.Thread(target=interrupt)
+thread.start()
+try:
+    client.ask_sync([Request("/x", {"text": str(i)}) for i in range(100)])
+except KeyboardInterrupt:
+    spending = client.spending
+    thread.join()
+    print(len(threading.enumerate()), spending.calls, spending.cut_off)
+"""
+
+
+def test_an_interruption_leaves_nothing_running() -> None:
+    with FaultyServer(lambda seen, times: Reply(fault="hang")) as server:
+        done = run(INTERRUPTED, server.url)
+        assert done.stdout.split() == ["1", "8", "8"]
+        assert not done.stderr
+        eventually(lambda: server.connections == 0)
+
+
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)

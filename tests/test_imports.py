@@ -101,7 +101,10 @@ BELOW = {
     "local_attribution": {"checks", "models", "problem", "local_problem", "methods", "views", "prompts", "target"},
     "printing": {"experiments", "files", "result"},
     "typed": {"absence", "experiments", "prompts", "target"},
-    "commands": {"faithfulness", "files", "printing", "prompts", "surfaces", "typed", "views"},
+    "commands": {
+        *("checks", "explainer", "faithfulness", "files", "method", "models", "printing", "problem", "prompts"),
+        *("question", "result", "surfaces", "typed", "views"),
+    },
     "cli": {
         *("checks", "commands", "explainer", "experiments", "method", "models", "printing", "problem", "prompts"),
         *("question", "result", "typed", "views"),
