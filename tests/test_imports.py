@@ -99,6 +99,12 @@ BELOW = {
         *("target", "views"),
     },
     "local_attribution": {"checks", "models", "problem", "local_problem", "methods", "views", "prompts", "target"},
+    "perturbation": {"absence", "models"},
+    "experiment_logger": {"files", "frames", "models", "result", "views"},
+    "api_attribution": {
+        *("absence", "checks", "experiment_logger", "explainer", "models", "perturbation", "prompts", "remote"),
+        *("result", "target"),
+    },
     "printing": {"experiments", "files", "result"},
     "typed": {"absence", "experiments", "prompts", "target"},
     "commands": {
@@ -110,8 +116,8 @@ BELOW = {
         *("question", "result", "typed", "views"),
     },
     "__init__": {
-        *("absence", "estimate", "experiments", "explainer", "faithfulness", "local_attribution", "method", "models"),
-        *("prompts", "remote", "result", "target"),
+        *("absence", "api_attribution", "estimate", "experiments", "explainer", "faithfulness", "local_attribution"),
+        *("method", "models", "prompts", "remote", "result", "target"),
     },
     "__main__": {"cli"},
 }
