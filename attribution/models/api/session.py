@@ -138,7 +138,7 @@ class Session:
             spending.peak = max(spending.peak, self._under_way)
             try:
                 content = await self._wire.send(request)
-                reply = parsed(content)
+                reply = parsed(content, is_list_fine=request.body is None)
                 if lacking := check(reply):
                     failed = CallError("incomplete", f"an incomplete reply ({lacking})", billed=True)
                 ended = True
