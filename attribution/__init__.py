@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
+    from attribution.api_attribution import OpenAIAttributor
     from attribution.errors import AttributionError
     from attribution.estimate import Estimate
     from attribution.experiments.comparison import compare
@@ -51,6 +52,7 @@ __all__ = [
     "Limits",
     "LocalLLMAttributor",
     "Method",
+    "OpenAIAttributor",
     "RemoteModel",
     "Rendered",
     "Replace",
@@ -79,6 +81,7 @@ _HOMES = {
     "Limits": "attribution.models.api.limits",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
+    "OpenAIAttributor": "attribution.api_attribution",
     "RemoteModel": "attribution.models.remote",
     "Rendered": "attribution.prompts.rendered",
     "Replace": "attribution.absence",

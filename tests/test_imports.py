@@ -99,16 +99,25 @@ BELOW = {
         *("target", "views"),
     },
     "local_attribution": {"checks", "models", "problem", "local_problem", "methods", "views", "prompts", "target"},
+    "perturbation": {"absence", "models"},
+    "experiment_logger": {"files", "frames", "models", "result", "views"},
+    "api_attribution": {
+        *("absence", "checks", "experiment_logger", "explainer", "models", "perturbation", "prompts", "remote"),
+        *("result", "target"),
+    },
     "printing": {"experiments", "files", "result"},
     "typed": {"absence", "experiments", "prompts", "target"},
-    "commands": {"faithfulness", "files", "printing", "prompts", "surfaces", "typed", "views"},
+    "commands": {
+        *("checks", "explainer", "faithfulness", "files", "method", "models", "printing", "problem", "prompts"),
+        *("question", "result", "surfaces", "typed", "views"),
+    },
     "cli": {
         *("checks", "commands", "explainer", "experiments", "method", "models", "printing", "problem", "prompts"),
         *("question", "result", "typed", "views"),
     },
     "__init__": {
-        *("absence", "estimate", "experiments", "explainer", "faithfulness", "local_attribution", "method", "models"),
-        *("prompts", "remote", "result", "target"),
+        *("absence", "api_attribution", "estimate", "experiments", "explainer", "faithfulness", "local_attribution"),
+        *("method", "models", "prompts", "remote", "result", "target"),
     },
     "__main__": {"cli"},
 }

@@ -24,7 +24,7 @@ from tests.games import Game
 MOST = 2
 """As many of the likeliest tokens does the endpoint tell, and the one that it wrote."""
 
-NOTHING = "\n"
+NOTHING = " "
 """What is put where nothing is left: endpoints refuse to go on from nothing."""
 
 

@@ -252,11 +252,16 @@ def load(source: RemoteModel | str) -> RemoteModel:
     if isinstance(source, RemoteModel):
         return source
     provider, _, model = source.partition(":")
-    base_url, variable = PROVIDERS[provider]
+    return RemoteModel(PROVIDERS[provider][0], model, key_of(source))
+
+
+def key_of(source: str) -> str:
+    """The key for a name such as "openai:gpt-5-mini", out of the environment; `InputError` without one."""
+    variable = PROVIDERS[source.partition(":")[0]][1]
     key = os.environ.get(variable)
     if not key:
         raise InputError(f"Expected a key for {source!r} in {variable}, there is none. Type: export {variable}=...")
-    return RemoteModel(base_url, model, key)
+    return key
 
 
 def _unwritten(reply: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from attribution.absence import Replace
 from attribution.assembly import assemble, units_of
 from attribution.errors import BudgetError, InputError
 from attribution.method import Method, suited
-from attribution.models.api.spending import Spending
+from attribution.models.api.tally import Tally, tallying
 from attribution.models.dialects.completion import Piece
 from attribution.models.remote import RemoteModel
 from attribution.outputs import nesting
@@ -52,8 +52,7 @@ class RemoteOptions:
 def explain_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) -> Attribution:
     """See `explain`. Raises `BudgetError` where limits suffice for nothing, `ApiError` where the endpoint fails."""
     _check(options)
-    with model.client as client:
-        before = client.spending
+    with model.client as client, tallying() as tally:
         asked = ask_prompt(model, prompt, options.division, options.ablation)
         answer = find_answer(model, asked, options.target, options.output, options.max_new_tokens)
         similarities = measured(answer, asked)
@@ -61,14 +60,14 @@ def explain_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) 
         problem = problem_of(asked, answer, options)
         method = _method(problem, options)
         scores = method.attribute(problem, np.random.default_rng(options.seed)).numpy()
-        notes: dict[str, Any] = {"evidence": answer.asking.evidence() | dict(answer.notes)}
+        values = problem.evaluations.values.size
+        notes: dict[str, Any] = {"evidence": answer.asking.evidence() | dict(answer.notes) | {"values": values}}
         if similarities:
             scores, notes["noise"] = _above_noise(scores, problem, method, answer, similarities, options.seed)
         notes |= {"censored": problem.censored} if problem.censored else {}
-        after = client.spending
-        problem.cost.tokens = after.input_tokens + after.output_tokens - before.input_tokens - before.output_tokens
+        problem.cost.tokens = tally.tokens
         problem.is_partial |= client.is_exhausted
-        notes["calls"] = _spent(before, after)
+        notes["calls"] = _spent(tally, has_prices=client.spending.cost is not None)
     decode = (lambda ids: "") if model.codec is None else model.codec.decode
     units = units_of(asked.prompt, options.division.name, decode, has_ids=asked.has_ids)
     record = _record(model, asked, answer, problem, options, method)
@@ -164,14 +163,10 @@ def _above_noise(
     return np.where(below, 0.0, scores), told
 
 
-def _spent(before: Spending, after: Spending) -> dict[str, Any]:
+def _spent(tally: Tally, *, has_prices: bool) -> dict[str, Any]:
     """The calls that were sent, how many of them again, and what was known before; as JSON holds it."""
-    found: dict[str, Any] = {
-        "sent": after.calls - before.calls,
-        "retried": after.retried - before.retried,
-        "cached": after.cached - before.cached,
-    }
-    return found if after.cost is None else found | {"cost": after.cost - (before.cost or 0.0)}
+    found: dict[str, Any] = {"sent": tally.sent, "retried": tally.retried, "cached": tally.cached}
+    return found | {"cost": tally.cost} if has_prices else found
 
 
 def _record(

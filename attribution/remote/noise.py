@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.errors import AttributionError
 from attribution.estimate import Rehearsal
 from attribution.method import Method
 from attribution.problem import Problem
@@ -50,12 +49,9 @@ def noise_floor(problem: Problem, method: Method, similarities: Sequence[float],
     largest: list[float] = []
     for _ in range(TIMES):
         alone = _NoiseAlone(problem, similarities, repeats, rng)
-        try:
-            scores = method.attribute(alone, np.random.default_rng(rng.integers(2**32)))
-        except AttributionError:  # a method that cannot be run on what it was given cannot be run on noise either
-            continue
+        scores = method.attribute(alone, np.random.default_rng(rng.integers(2**32)))
         largest.append(float(scores[:, problem.removable].abs().max()))
-    return float(np.quantile(largest, CONFIDENCE)) if largest else math.inf
+    return float(np.quantile(largest, CONFIDENCE))
 
 
 def _wide(similarities: Sequence[float]) -> np.ndarray:

@@ -45,9 +45,9 @@ class CallPlan:
 
     def __str__(self) -> str:
         parts = [f"{self.prompts:,} ablated prompts", f"{self.calls:,} calls"]
-        parts += [f"{self.cached:,} more are answered from the cache"] * bool(self.cached)
         parts += [] if self.cost is None else [f"cost {self.cost:.4g}"]
         told = f"{self.method}: at most {', '.join(parts)}"
+        told += f"; {self.cached:,} answers are in the cache already" * bool(self.cached)
         if not self.probing:
             return told
         return (

@@ -84,8 +84,11 @@ def refused(status: int, headers: Mapping[str, str], content: bytes, secret: Sec
     )  # fmt: skip
 
 
-def parsed(content: bytes) -> dict[str, Any]:
-    """The reply that came with a success; `CallError` for a page, for what is no JSON, and for no object."""
+def parsed(content: bytes, *, is_list_fine: bool = False) -> dict[str, Any]:
+    """The reply that came with a success; `CallError` for a page, for what is no JSON, and for no object.
+
+    A list is given as `data`, as OpenAI lists its models, where that `is_list_fine`: Together gives the list alone.
+    """
     try:
         reply = json.loads(content)
     except (ValueError, RecursionError):
@@ -96,8 +99,9 @@ def parsed(content: bytes) -> dict[str, Any]:
     else:
         if isinstance(reply, dict):
             return cast("dict[str, Any]", reply)
-        reason = f"JSON that is no object but {type(reply).__name__}"
-        failed = CallError("json", reason, advice=_ADVICE[405], again=False, billed=True)
+        if is_list_fine and isinstance(reply, list):
+            return {"data": reply}
+        failed = CallError("json", f"JSON that is no object but {type(reply).__name__}", billed=True)
     raise failed
 
 

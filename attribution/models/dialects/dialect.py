@@ -20,9 +20,6 @@ Put = Written | tuple[int, ...]
 _NOTHING = [{"role": "user", "content": ""}]
 """Messages of which nothing is left."""
 
-_EMPTY_LINE = "\n"
-"""What is written on from where nothing is left of a text: vLLM and others refuse to go on from nothing."""
-
 
 @dataclass(frozen=True)
 class Dialect:
@@ -60,8 +57,11 @@ class Dialect:
         return asked | {"messages": messages} | tools | options
 
     def write(self, prompt: Put, max_new_tokens: int, likeliest: int = 0, sample: int = 0) -> Request:
-        """To write at most so many tokens, and to tell the `likeliest` in the place of each."""
-        asked = self.body(prompt or _EMPTY_LINE if isinstance(prompt, str) else prompt) | {self.length: max_new_tokens}
+        """To write at most so many tokens, and to tell the `likeliest` in the place of each.
+
+        After an empty text it goes on from a space: vLLM refuses a text with nothing in it.
+        """
+        asked = self.body(" " if prompt == "" and self.path == COMPLETIONS else prompt) | {self.length: max_new_tokens}
         if likeliest and self.path == CHAT:
             asked |= {"logprobs": True, "top_logprobs": likeliest}
         elif likeliest:

@@ -40,6 +40,8 @@ def panel(results: Sequence[Mapping[str, Any]], outputs: Sequence[int], title: s
     places = utf16(prompt)
     roles = list(dict.fromkeys(unit["role"] for unit in units))
     number = {role: index for index, role in enumerate(roles)}
+    # Of a model behind an API nobody knows the tokens: each unit counts as one.
+    sizes = [unit["last_token"] - unit["first_token"] for unit in units]
     return {
         "title": title,
         "prompt": prompt,
@@ -54,7 +56,7 @@ def panel(results: Sequence[Mapping[str, Any]], outputs: Sequence[int], title: s
             for index, unit in enumerate(units)
             if unit["text"].strip() != prompt[unit["start"] : unit["end"]].strip()
         },
-        "tokens": [unit["last_token"] - unit["first_token"] for unit in units],
+        "tokens": sizes if any(sizes) else [1] * len(units),
         "blocks": _blocks(units, places),
         "granularity": first["granularity"],
         "levels": _unit_levels(units),
