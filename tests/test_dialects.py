@@ -234,7 +234,7 @@ def test_echo_where_prompt_logprobs_are_passed_over(endpoint: Any, demo: LocalMo
 
     with endpoint(changed) as server:
         result = at.explain(remote(server), PROMPT, units=UNITS, method="leave_one_out")
-        assert result.notes["evidence"] == {"road": "scored", "by": "echo"}
+        assert result.notes["evidence"].items() >= {"road": "scored", "by": "echo"}.items()
         here = at.explain(demo, PROMPT, units=UNITS, method="leave_one_out", output=WRITTEN)
         own, known = ([not unit.special for unit in each.units] for each in (result, here))
         assert result.scores[:, own] == pytest.approx(here.scores[:, known], abs=1e-3)
@@ -322,7 +322,8 @@ def test_a_text_goes_as_a_message_where_nothing_goes_on_with_texts(endpoint: Any
 
     with endpoint(changed) as server:
         result = at.explain(remote(server), PROMPT, units=UNITS, method="leave_one_out")
-        assert result.notes["evidence"] == {"road": "scored", "by": "prompt_logprobs", "as_message": True}
+        expected = {"road": "scored", "by": "prompt_logprobs", "as_message": True}
+        assert result.notes["evidence"].items() >= expected.items()
         assert all(body["messages"][0]["role"] == "user" for body in server.asked("/v1/chat/completions"))
         assert result.output == WRITTEN
         with pytest.raises(CapabilityError, match="cannot be asked at /completions"):
