@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -183,7 +184,7 @@ def share_without_causes(method: str, draw: Draw, runs: int, options: Mapping[st
             continue
         heard += 1
         game = chance_game(draw, REPEATS)
-        floor = noise_floor(game, chosen, similarities, REPEATS, seed)
+        floor = noise_floor(game, chosen, [similarities], REPEATS, seed)
         scores = chosen.attribute(game, np.random.default_rng(seed))
         right += bool(scores.abs().max() <= floor)
     assert heard > runs / 2
@@ -220,7 +221,7 @@ def test_a_cause_larger_than_chance_is_found(method: str, monkeypatch: pytest.Mo
     chosen = type(build_method(method))(**METHODS[method])
     for seed in range(3):
         game = chance_game(draw, REPEATS, {2: 0.6})
-        floor = noise_floor(game, chosen, draw(ANSWERS).tolist(), REPEATS, seed)
+        floor = noise_floor(game, chosen, [draw(ANSWERS).tolist()], REPEATS, seed)
         scores = chosen.attribute(game, np.random.default_rng(seed))[0]
         assert int(scores.argmax()) == 2
         assert float(scores[2]) > floor > 0
@@ -228,7 +229,7 @@ def test_a_cause_larger_than_chance_is_found(method: str, monkeypatch: pytest.Mo
 
 def test_without_noise_nothing_is_held_back() -> None:
     game = chance_game(lambda count: np.ones(count), 1)
-    assert noise_floor(game, build_method("leave_one_out"), [1.0] * ANSWERS, 1, 0) == 0.0
+    assert noise_floor(game, build_method("leave_one_out"), [[1.0] * ANSWERS], 1, 0) == 0.0
 
 
 def texts_alone(seen: Seen, reply: dict[str, Any]) -> dict[str, Any] | None:
@@ -244,11 +245,34 @@ def test_an_endpoint_that_says_the_same_is_asked_once(demo: LocalModel) -> None:
         result = at.explain(model, PROMPT, units="sentence", method="leave_one_out")
         assert result.notes["evidence"]["road"] == "texts"
         assert result.notes["evidence"]["repeats"] == 1
-        assert result.notes["noise"] == {"similarities": [1.0] * 6, "floor": 0.0, "below": 0}
+        assert result.notes["noise"] == {"similarities": [1.0] * 6, "others": [], "floor": 0.0, "below": 0}
         assert result.scores[0, 0] > 0
         asked = [body["prompt"] for body in server.asked("/v1/completions") if body["prompt"] != PROMPT]
         ablated = [prompt for prompt in asked if "alphabet" not in prompt]
-        assert len(ablated) == len(set(ablated)) == 2
+        # Twice where the answer was another one, to see that it is no chance.
+        assert sorted(Counter(ablated).values()) == [2, 2]
+
+
+def test_answers_that_were_alike_by_chance_are_doubted(demo: LocalModel) -> None:
+    """The whole prompt is always answered alike, a prompt without a sentence otherwise the first time alone."""
+    times = Counter[str]()
+
+    def wavering(seen: Seen, reply: dict[str, Any]) -> dict[str, Any] | None:
+        if texts_alone(seen, reply) is not None:
+            asked = seen.body["prompt"]
+            times[asked] += 1
+            is_other = PROMPT not in asked and "alphabet" not in asked and times[asked] == 1
+            reply["choices"][0]["text"] = "something else" if is_other else "the usual answer"
+        return reply
+
+    with Endpoint(demo, wavering) as server:
+        result = at.explain(remote(server, repeats=3), PROMPT, units="sentence", method="leave_one_out")
+        assert result.notes["evidence"]["repeats"] == 3
+        told = result.notes["noise"]
+        assert told["similarities"] == [1.0] * 6
+        assert told["others"] == [[0.0, 1.0]] * len(told["others"]) != []
+        assert told["floor"] > 0
+        assert not result.scores.any()
 
 
 def test_an_endpoint_that_says_anything_names_no_cause(demo: LocalModel) -> None:

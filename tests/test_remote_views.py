@@ -122,7 +122,7 @@ def test_bounds_and_noise_are_warned_of(cached, stand_in: Server) -> None:
         ("rests on the likeliest tokens that the endpoint tells", False),
         ("the text was sent as a user's message: the endpoint takes messages only", False),
         ("1 of 12 values were not told: bounds of them are in notes['censored']", True),
-        ("2 answers to the same prompt differed: scores up to 0.25 may be chance", False),
+        ("2 answers to the prompt differed: scores up to 0.25 may be chance", False),
         ("below that, and set to 0: 2 sentences", False),
     ]
 

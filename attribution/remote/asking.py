@@ -186,9 +186,11 @@ class Rewritten(Asking):
     semantic: Semantic
     max_new_tokens: int
     repeats: int = 1
+    before: int = 0
+    """How many texts were written after each prompt already: these are others."""
 
     def requests(self, prompts: Sequence[Put]) -> list[Request]:
-        return self.model.writing(prompts, self.max_new_tokens, range(1, self.repeats + 1))
+        return self.model.writing(prompts, self.max_new_tokens, self._samples)
 
     def hear(self, prompts: Sequence[Put]) -> Heard:
         found = self.similarities(prompts)
@@ -198,8 +200,13 @@ class Rewritten(Asking):
     def similarities(self, prompts: Sequence[Put]) -> list[list[float]]:
         """How like the output each text is that the model writes after each prompt; fewer where a budget ended."""
         likeness = overlap if self.semantic.by == "overlap" else sameness
-        written = self.model.write(prompts, self.max_new_tokens, range(1, self.repeats + 1))
+        written = self.model.write(prompts, self.max_new_tokens, self._samples)
         return [[likeness(each.text, self.output) for each in completions] for completions in written]
 
     def evidence(self) -> dict[str, Any]:
         return super().evidence() | {"repeats": self.repeats}
+
+    @property
+    def _samples(self) -> range:
+        # The first of all may be the output itself.
+        return range(self.before + 1, self.before + self.repeats + 1)

@@ -55,15 +55,22 @@ def explain_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) 
     with model.client as client, tallying() as tally:
         asked = ask_prompt(model, prompt, options.division, options.ablation)
         answer = find_answer(model, asked, options.target, options.output, options.max_new_tokens)
-        similarities = measured(answer, asked)
-        answer = _as_often_as_needed(answer, similarities)
+        answers = measured(answer, asked)
+        if len(set(answers)) == 1:  # once after each prompt, as long as nothing speaks against that
+            answer = _asked(answer, 1)
         problem = problem_of(asked, answer, options)
         method = _method(problem, options)
         scores = method.attribute(problem, np.random.default_rng(options.seed)).numpy()
+        others = _doubted(answer, problem, answers)
+        if others:
+            answer = _asked(answer, model.repeats)
+            problem = problem_of(asked, answer, options)
+            scores = method.attribute(problem, np.random.default_rng(options.seed)).numpy()
         values = problem.evaluations.values.size
         notes: dict[str, Any] = {"evidence": answer.asking.evidence() | dict(answer.notes) | {"values": values}}
-        if similarities:
-            scores, notes["noise"] = _above_noise(scores, problem, method, answer, similarities, options.seed)
+        if answers:
+            scores, told = _above_noise(scores, problem, method, answer, [answers, *others], options.seed)
+            notes["noise"] = {"similarities": answers, "others": others, **told}
         notes |= {"censored": problem.censored} if problem.censored else {}
         problem.cost.tokens = tally.tokens
         problem.is_partial |= client.is_exhausted
@@ -133,11 +140,31 @@ def _check(options: RemoteOptions) -> None:
     check_target(options.target)
 
 
-def _as_often_as_needed(answer: Answer, similarities: Sequence[float]) -> Answer:
-    """Once after each prompt, where all answers to the whole prompt were alike."""
-    if isinstance(answer.asking, Rewritten) and len(set(similarities)) == 1:
-        return replace(answer, asking=replace(answer.asking, repeats=1))
-    return answer
+def _asked(answer: Answer, repeats: int) -> Answer:
+    """The same, with the model writing so many times after each prompt."""
+    if not isinstance(answer.asking, Rewritten):
+        return answer
+    return replace(answer, asking=replace(answer.asking, repeats=repeats))
+
+
+def _doubted(answer: Answer, problem: RemoteProblem, answers: Sequence[float]) -> list[list[float]]:
+    """Where all answers to the whole prompt were alike, two answers to each prompt that was answered otherwise.
+
+    None where these too are alike: then it was the prompt that made them other, not chance.
+    """
+    asking = answer.asking
+    if not isinstance(asking, Rewritten) or asking.repeats > 1 or asking.model.repeats == 1:
+        return []
+    evaluations = problem.evaluations
+    is_other = evaluations.values[:, 0] != np.float32(answers[0])
+    if not is_other.any():
+        return []
+    masks = list(evaluations.keep[is_other])
+    heard = replace(asking, before=1).hear(problem.prompts(masks)).numbers
+    again = heard.reshape(len(masks), -1).mean(1).astype(np.float32)
+    pairs = [[float(one), float(two)] for one, two in zip(evaluations.values[is_other, 0], again, strict=True)]
+    known = [pair for pair in pairs if np.isfinite(pair[1])]
+    return known if any(one != two for one, two in known) else []
 
 
 def _method(problem: RemoteProblem, options: RemoteOptions) -> Method:
@@ -152,15 +179,14 @@ def _above_noise(
     problem: RemoteProblem,
     method: Method,
     answer: Answer,
-    similarities: list[float],
+    answers: Sequence[Sequence[float]],
     seed: int,
 ) -> tuple[Float[np.ndarray, "target unit"], dict[str, Any]]:
     """The scores, 0 where chance alone might make as much, and what was measured of that."""
     repeats = answer.asking.repeats if isinstance(answer.asking, Rewritten) else 1
-    floor = noise_floor(problem, method, similarities, repeats, seed)
+    floor = noise_floor(problem, method, answers, repeats, seed)
     below = (np.abs(scores) <= floor) & (scores != 0)
-    told = {"similarities": similarities, "floor": floor, "below": int(below.any(0).sum())}
-    return np.where(below, 0.0, scores), told
+    return np.where(below, 0.0, scores), {"floor": floor, "below": int(below.any(0).sum())}
 
 
 def _spent(tally: Tally, *, has_prices: bool) -> dict[str, Any]:

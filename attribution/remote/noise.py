@@ -22,11 +22,11 @@ CONFIDENCE = 0.95
 
 
 class _NoiseAlone(Rehearsal):
-    """A problem in which no unit does anything: every mask is answered by what the whole prompt was answered by."""
+    """A problem in which no unit does anything: every mask is answered by what chance made of one prompt's answers."""
 
-    def __init__(self, problem: Problem, similarities: Sequence[float], repeats: int, rng: np.random.Generator) -> None:
+    def __init__(self, problem: Problem, spread: np.ndarray, repeats: int, rng: np.random.Generator) -> None:
         super().__init__(problem)
-        self._spread, self._repeats, self._rng = _wide(similarities), repeats, rng
+        self._spread, self._repeats, self._rng = spread, repeats, rng
         self._known: dict[bytes, float] = {}
 
     def value(self, keep: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch target"]:
@@ -37,26 +37,31 @@ class _NoiseAlone(Rehearsal):
         return torch.tensor([[self._known[key]] for key in keys])
 
 
-def noise_floor(problem: Problem, method: Method, similarities: Sequence[float], repeats: int, seed: int) -> float:
+def noise_floor(problem: Problem, method: Method, answers: Sequence[Sequence[float]], repeats: int, seed: int) -> float:
     """The score below which nothing is called a cause, in the unit of the method's scores; 0 without noise.
 
-    `similarities` are those of several answers to the whole prompt; after each mask the mean of `repeats` is taken. The
-    method is run on masks that do nothing, with answers drawn from these: in 95% of the runs no unit scores more.
+    `answers` are the similarities of several answers to one prompt, the whole one first, then maybe to others; after
+    each mask the mean of `repeats` is taken. The method is run on masks that do nothing, with answers drawn from these:
+    in 95% of the runs no unit scores more.
     """
-    if max(similarities) == min(similarities):
+    if all(max(each) == min(each) for each in answers):
         return 0.0
-    rng = np.random.default_rng([seed, len(similarities)])
+    spread = _spread(answers)
+    rng = np.random.default_rng([seed, len(spread)])
     largest: list[float] = []
     for _ in range(TIMES):
-        alone = _NoiseAlone(problem, similarities, repeats, rng)
+        alone = _NoiseAlone(problem, spread, repeats, rng)
         scores = method.attribute(alone, np.random.default_rng(rng.integers(2**32)))
         largest.append(float(scores[:, problem.removable].abs().max()))
     return float(np.quantile(largest, CONFIDENCE))
 
 
-def _wide(similarities: Sequence[float]) -> np.ndarray:
-    """The similarities, as far apart as what they were drawn from may be: few tell too little of how far that is."""
-    found, count = np.array(similarities, dtype=np.float64), len(similarities)
-    # The mean was taken of the same ones, and so few may have fallen close together by chance.
-    widened = math.sqrt(count / (count - 1)) * (1 + 1 / max(1, count - 2))
-    return found.mean() + (found - found.mean()) * widened
+def _spread(answers: Sequence[Sequence[float]]) -> np.ndarray:
+    """Similarities about that of the whole prompt, as far apart as those of answers to one prompt may be."""
+    found: list[float] = []
+    for each in answers:
+        own, count = np.array(each, dtype=np.float64), len(each)
+        # Their mean was taken of the same ones.
+        found += ((own - own.mean()) * math.sqrt(count / (count - 1))).tolist()
+    # So few may have fallen close together by chance.
+    return float(np.mean(answers[0])) + np.array(found) * (1 + 1 / max(1, len(found) - 2))

@@ -42,7 +42,9 @@ def _of_noise(payload: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         yield f"{count} answers to the prompt were all alike: no noise was measured", False
         return
     below = noise["below"]
-    yield f"{count} answers to the same prompt differed: scores up to {noise['floor']:.2g} may be chance", False
+    are_alike = len(set(noise["similarities"])) == 1
+    differed = "to the prompt were alike, those to others differed" if are_alike else "to the prompt differed"
+    yield f"{count} answers {differed}: scores up to {noise['floor']:.2g} may be chance", False
     if below:
         yield f"below that, and set to 0: {below} {kind(payload['granularity'], below)}", False
 
