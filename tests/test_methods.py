@@ -355,6 +355,7 @@ def test_more_steps_make_a_smaller_error(llama: LocalModel) -> None:
     assert "not converged: allow more steps" in str(short)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_converge_where_nearly_everything_happens_near_the_baseline(demo: LocalModel) -> None:
     """The embedded model's norms make the target jump within a thousandth of the way from zero embeddings."""
     question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"
