@@ -11,10 +11,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jaxtyping
 import transformers.modeling_utils  # noqa: F401 - before the hook, which would compile all that it imports anew
-from jaxtyping import install_import_hook
+
+from tests.checked import check_package
 
 # Before anything of the package is imported.
-install_import_hook("attribution", "beartype.beartype")
+check_package("attribution")
 
 import pytest
 import torch

@@ -642,6 +642,7 @@ print(client.spending.cached, client.spending.calls, all(right))
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_pays_nothing_twice(tmp_path: Path) -> None:
     """No question whose answer had reached the disk is asked again, and at most those under way are paid twice."""
     path = tmp_path / "replies.sqlite3"
