@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ import torch
 from torch import Tensor
 
 from attribution.errors import BudgetError, InputError
+from attribution.explainer import explain
 from attribution.methods.hierarchical import Hierarchical
 from attribution.methods.leave_one_out import LeaveOneOut
+from attribution.models.local import LocalModel
+from attribution.planted.families import FAMILIES, draw
+from attribution.planted.needles import needle
 from attribution.problem import Problem
 from tests.games import Game, and_game, linear_game, or_game
 
@@ -116,18 +121,18 @@ def test_weak_units_do_not_stop_the_search() -> None:
 
 def test_levels_are_followed() -> None:
     """A message of two paragraphs, the second of two sentences; the cause is the last word but one."""
-    game = additive({7: 1.0}, 9)
-    message, paragraph = [0, 0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 2, 2, 2, 2, 2]
-    sentence = [0, 0, 1, 1, 2, 2, 3, 3, 3]
+    game = additive({9: 1.0}, 11)
+    message, paragraph = [0] * 4 + [1] * 7, [0] * 4 + [1] * 2 + [2] * 5
+    sentence = [0] * 4 + [1] * 2 + [2] * 2 + [3] * 3
     game.levels = tuple(map(torch.tensor, (message, paragraph, sentence)))
     asked = []
     value = game.value
     game.value = lambda keep: asked.append((~keep).int().tolist()) or value(keep)
-    scores = attribute(game)
-    assert scores.tolist() == [[0, 0, 0, 0, 0, 0, 0, 1, 0]]
-    spans = [[(row.index(1), 9 - row[::-1].index(1)) for row in batch if 1 in row] for batch in asked]
-    assert spans == [[(0, 9)], [(0, 2), (2, 9)], [(2, 4), (4, 9)], [(4, 6), (6, 9)], [(6, 7), (7, 8), (8, 9)]]
-    assert [entry["units"] for entry in game.notes["not_looked_into"]] == [[0, 2], [2, 4], [4, 6]]
+    scores = attribute(game, branching=3)
+    assert scores.tolist() == [[0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]]
+    spans = [[(row.index(1), 11 - row[::-1].index(1)) for row in batch if 1 in row] for batch in asked]
+    assert spans == [[(0, 11)], [(0, 4), (4, 11)], [(4, 6), (6, 11)], [(6, 8), (8, 11)], [(8, 9), (9, 10), (10, 11)]]
+    assert [entry["units"] for entry in game.notes["not_looked_into"]] == [[0, 4], [4, 6], [6, 8]]
 
 
 def test_all_of_a_round_is_asked_at_once() -> None:
@@ -192,10 +197,10 @@ def test_units_that_only_work_together() -> None:
 
 
 def test_what_cannot_be_removed_is_no_part() -> None:
-    game = either(12, (1, 2))
-    game.removable[[0, 11]] = False
+    game = either(10, (1, 2))
+    game.removable[[0, 9]] = False
     scores = attribute(game, branching=2)
-    assert not scores[0, [0, 11]].any()
+    assert not scores[0, [0, 9]].any()
     assert game.notes["joint"] == [{"units": [1, 3], "drop": [1.0], "scored": True}]
     assert scores[0, 1] == scores[0, 2] == 1
     hidden = additive({4: 1.0}, 6)
@@ -226,14 +231,125 @@ def test_where_nothing_matters_little_is_asked() -> None:
     assert game.notes["joint"] == []
 
 
-@pytest.mark.parametrize("n_units", [1, 2, 3, 7, 64, 100])
+# Never more than leave-one-out
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.001, 0.05, 0.5])
 @pytest.mark.parametrize("branching", [2, 3, 8])
-def test_the_most_it_can_take(n_units: int, branching: int) -> None:
-    game = random_game(n_units, 1, 1)
-    attribute(game, threshold=0.0, branching=branching)
-    assert game.notes["evaluations"] == game.cost.forwards
-    if branching == 2:
-        assert game.cost.forwards == Hierarchical().cost(n_units, 1).forwards == 2 * n_units
+@pytest.mark.parametrize("levels", [(), (9, 4), (40, 16, 2)])
+def test_never_more_prompts_than_leave_one_out(threshold: float, branching: int, levels: tuple[int, ...]) -> None:
+    """Neither where little matters nor where everything does."""
+    plain = {"threshold": threshold, "branching": branching}
+    for n_units in (1, 2, 3, 7, 16, 17, 24, 100, 257):
+        for options in (plain, plain | {"max_evaluations": 10_000}):
+            for game in (random_game(n_units, 2, 1), additive(dict.fromkeys(range(n_units), 1.0), n_units)):
+                game.levels = nested(*levels, n_units=n_units)
+                attribute(game, **options)
+                assert game.notes["evaluations"] == game.cost.forwards <= n_units + 1
+
+
+@pytest.mark.parametrize(("n_units", "most"), [(1, 2), (16, 17), (49, 50), (50, 50), (199, 50), (200, 50), (1000, 250)])
+def test_a_long_prompt_takes_a_quarter_at_most(n_units: int, most: int) -> None:
+    """However many units matter; unless more is asked for."""
+    assert Hierarchical().cost(n_units, 3).forwards == most
+    assert Hierarchical(max_evaluations=20).cost(n_units, 3).forwards == min(n_units + 1, 20)
+    for every in ({"threshold": 0.0}, {"max_evaluations": 2000}):
+        assert Hierarchical(**every).cost(n_units, 3).forwards == n_units + 1
+    game = additive({unit: 2.0 - unit / n_units for unit in range(n_units)} | {n_units // 2: 50.0}, n_units)
+    scores = attribute(game)
+    assert scores[0].argmax() == n_units // 2
+
+
+def test_the_strongest_is_found_where_much_else_matters() -> None:
+    """Room is kept to come down to it: what is weaker is left as it is."""
+    worth = dict.fromkeys(range(0, 400, 5), 1.0) | {77: 30.0, 333: 20.0}
+    game = additive(
+        worth,
+        400,
+    )
+    scores = attribute(game)
+    assert game.cost.forwards <= 100
+    assert scores[0].topk(2).indices.tolist() == [77, 333]
+    tight = additive(worth, 400)
+    assert attribute(tight, max_evaluations=30)[0, 77] == 30
+    assert tight.cost.forwards <= 30
+
+
+@pytest.mark.parametrize(("n_units", "branching"), [(1, 8), (5, 8), (16, 8), (6, 3), (4, 2)])
+def test_of_a_short_prompt_it_is_leave_one_out(n_units: int, branching: int) -> None:
+    """Mask by mask: the empty prompt, which is not asked for, would be one more."""
+    ours, theirs = (random_game(n_units, 3, 4) for _ in range(2))
+    ours.levels = nested(3, n_units=n_units)
+    masks: list[list[Tensor]] = []
+    for game in (ours, theirs):
+        asked: list[Tensor] = []
+        value = game.value
+        game.value = lambda keep, asked=asked, value=value: asked.append(keep) or value(keep)
+        masks.append(asked)
+    assert torch.equal(attribute(ours, branching=branching), leave_one_out(theirs))
+    assert len(masks[0]) == len(masks[1]) == 1
+    assert torch.equal(masks[0][0], masks[1][0])
+    assert ours.cost.forwards == n_units + 1
+    assert ours.notes["joint"] == ours.notes["not_looked_into"] == []
+
+
+def test_one_unit_more_is_looked_into_by_parts() -> None:
+    game = additive({3: 1.0}, 17)
+    assert attribute(game)[0, 3] == 1
+    assert game.cost.forwards == 2 + 8 + 2
+
+
+def test_where_every_unit_matters_they_are_deleted_one_at_a_time() -> None:
+    """All of 8 parts of 25 matter: more groups would only cost. The last part has what leave-one-out leaves for it."""
+    worth = {unit: 2.0 - unit / 200 for unit in range(200)}
+    game = additive(worth, 200)
+    batches = []
+    value = game.value
+    game.value = lambda keep: batches.append(len(keep)) or value(keep)
+    scores = attribute(game, max_evaluations=201)
+    assert batches[:3] == [2, 8, 7 * 25 + 8]
+    assert sum(batches) <= 201
+    assert torch.allclose(scores[0, :175], torch.tensor(list(worth.values()))[:175].double(), atol=1e-3)
+    assert all(entry["units"][0] >= 175 for entry in game.notes["not_looked_into"])
+
+
+def test_a_limit_on_a_short_prompt_is_for_its_parts() -> None:
+    """Where leave-one-out would not come to its end, the strongest parts are looked into, and no more is asked."""
+    game = additive({3: 1.0}, 16)
+    assert attribute(game, max_evaluations=12)[0, 3] == 1
+    assert game.cost.forwards == 2 + 8 + 2
+    short = additive({3: 1.0}, 16, allowed=9)
+    assert attribute(short)[0].nonzero()[:, 0].tolist() == [3]
+    assert [entry["units"] for entry in short.notes["not_looked_into"]] == [[unit, unit + 1] for unit in range(8, 16)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_needle_among_200_sentences_costs_a_quarter(seed: int, demo: LocalModel) -> None:
+    """`python -m benchmarks.hierarchy` measures the same on 40 prompts, of which 95 in 100 must do."""
+    planted = needle(Random(f"needle {seed}"), True, 200)
+    ours, theirs = (
+        explain(demo, planted.prompt, output=planted.output, units="sentence", method=name)
+        for name in ("hierarchical", "leave_one_out")
+    )
+    assert ours.evaluations is not None
+    assert theirs.evaluations is not None
+    assert len(theirs.evaluations) >= 201
+    assert len(ours.evaluations) <= len(theirs.evaluations) / 4
+    assert ours.total().argmax() == theirs.total().argmax()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("units", ["word", "sentence"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_short_prompt_of_any_family_costs_more(family: str, units: str, demo: LocalModel) -> None:
+    for seed in range(2):
+        planted = draw(family, seed=seed) if family != "needle" else needle(Random(f"needle {seed}"), True, 6)
+        result = explain(demo, planted.prompt, output=planted.output, units=units, method="hierarchical")
+        assert result.evaluations is not None
+        count = sum(not unit.special for unit in result.units)
+        assert count <= 60
+        assert len(result.evaluations) <= count + 1
 
 
 # Limits

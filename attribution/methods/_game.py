@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -28,6 +30,13 @@ class Game:
         masks = torch.ones(len(keep), self._problem.n_units, dtype=torch.bool)
         masks[:, self._players] = torch.from_numpy(np.ascontiguousarray(keep))
         return self._problem.value(masks).double().numpy()
+
+    def without(self, spans: Sequence[tuple[int, int]]) -> Float64[np.ndarray, "span target"]:
+        """Every target without the players from the start of a span up to its end; NaN where a budget ran out."""
+        keep = np.ones((len(spans), self.n_players), bool)
+        for row, (start, stop) in zip(keep, spans, strict=True):
+            row[start:stop] = False
+        return self.value(keep)
 
     def ends(self) -> tuple[Float64[np.ndarray, " target"], Float64[np.ndarray, " target"]]:
         """Every target with all players and with none; `BudgetError` where the budget does not allow even that."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from attribution.errors import BudgetError
 from attribution.method import Method
-from attribution.methods._chunks import Chunk, Tree
+from attribution.methods._chunks import Tree, most_prompts
 from attribution.methods._game import Game
 from attribution.methods._options import real, whole
 from attribution.problem import Cost, Need, Problem
@@ -29,12 +28,17 @@ class Hierarchical(Method):
     largest seen so far, that of the whole prompt included. The strongest parts are looked into first, until
     `max_evaluations` ablated prompts are asked, or a budget ends.
 
-    The score of a unit is the drop of the smallest part with it that was deleted, never divided by the part's size.
-    With `threshold=0` and no limit this is leave-one-out. A part that matters though none of its own parts does says
-    things twice, or only cancels out: all of its units get its drop, and `notes["joint"]` names it. Where that holds
-    for the whole prompt it is named too, with `"scored": False`, since its parts keep their own scores.
-    `notes["not_looked_into"]` names the parts whose units were not deleted one at a time, and why: they are `"weak"`,
-    or the `"budget"` ended. What cancels out within a weak part stays hidden.
+    Without `max_evaluations` these are 50, or a quarter of leave-one-out's where that is more; there are never more
+    than leave-one-out asks. With `threshold=0`, and up to twice as many units as `branching`, it is leave-one-out,
+    unless `max_evaluations` is less. Where so many parts matter that groups would save nothing, units are deleted one
+    at a time at once.
+
+    The score of a unit is the drop of the smallest part with it that was deleted, never divided by the part's size. A
+    part that matters though none of its own parts does says things twice, or only cancels out: all of its units get its
+    drop, and `notes["joint"]` names it. Where that holds for the whole prompt, if it was asked without all of it, that
+    is named too, with `"scored": False`, since its parts keep their own scores. `notes["not_looked_into"]` names the
+    parts whose units were not deleted one at a time, and why: they are `"weak"`, or the `"budget"`
+    ended, that of `max_evaluations` too. What cancels out within a weak part stays hidden.
 
     Cooper, Arandjelovic and Harrison, "Believe the HiPe: Hierarchical Perturbation for Fast, Robust, and Model-Agnostic
     Saliency Mapping" (2021), have the idea for images; here parts are those of the text, and scores are not summed.
@@ -56,24 +60,19 @@ class Hierarchical(Method):
             object.__setattr__(self, "max_evaluations", whole("max_evaluations", self.max_evaluations, at_least=2))
 
     def cost(self, n_units: int, n_targets: int) -> Cost:
-        """As if every part were divided in two and looked into, which no prompt with larger parts needs."""
-        return Cost(forwards=int(min(max(2 * n_units, 1), self.max_evaluations or math.inf)))
+        return Cost(forwards=most_prompts(n_units, self.threshold, self.max_evaluations))
 
     def attribute(self, problem: Problem, rng: np.random.Generator) -> Float[Tensor, "target unit"]:
         game = Game(problem)
-        everything, nothing = game.ends()
-        root = Chunk(0, game.n_players, everything - nothing)
         levels = [level[problem.removable].numpy() for level in problem.levels]
-        tree = Tree(root, levels, self.branching, self.threshold)
-        room = math.inf if self.max_evaluations is None else float(self.max_evaluations - 2)
-        while asked := tree.divide(room):
-            keep = np.ones((len(asked), game.n_players), bool)
-            for row, part in zip(keep, asked, strict=True):
-                row[part.start : part.stop] = False
-            for part, drop in zip(asked, everything - game.value(keep), strict=True):
-                part.drop = drop if np.isfinite(drop).all() else None
-            room = room - len(asked) if all(part.drop is not None for part in asked) else 0.0
-        if game.n_players > 1 and all(part.drop is None for part in root.parts):
+        tree = Tree(game.n_players, levels, self.branching, self.threshold, self.max_evaluations)
+        asked = tree.begin()
+        values = game.without([(0, 0), *(part.span for part in asked)])  # nothing is deleted of the first
+        everything = values[0]
+        tree.learn(asked, everything - values[1:])
+        while asked := tree.divide():
+            tree.learn(asked, everything - game.without([part.span for part in asked]))
+        if game.n_players and all(part.drop is None for part in tree.root.parts):
             raise BudgetError("The budget ended before any part of the prompt was deleted. Allow more evaluations.")
         problem.notes.update(tree.notes(problem.removable.nonzero()[:, 0].tolist()))
-        return game.to_units(tree.scores())
+        return game.to_units(tree.scores(problem.n_targets))
