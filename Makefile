@@ -6,9 +6,13 @@ BIN := $(VENV)/bin
 # A process for each core; a file's tests stay together, since README's code builds upon itself.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 AXE := 4.14.1
+# The source of llama.cpp comes in this version of llama-cpp-python.
+LLAMA := 0.3.36
+LLAMA_SHA256 := 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+LLAMA_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attribution/llama-server-$(LLAMA)
 QUESTION := Sam has 3 apples and Tom has 5 oranges. How many
 
-.PHONY: demo test check format bench board model shortcuts clean
+.PHONY: demo test check format bench board model shortcuts llama-server clean
 
 demo: $(VENV)/.demo  ## which words of the apples question made the embedded model say what it said, both scenarios
 	@echo "Scenario 1: the answer is in the prompt."
@@ -67,6 +71,39 @@ model: $(VENV)/.dev  ## train the embedded model anew, into training/out
 
 shortcuts: $(VENV)/.dev  ## train the models that take a shortcut, into training/out/shortcuts
 	$(TRAIN) training.shortcuts training/out/shortcuts
+
+# Tests ask it for what endpoints give. It is built in a place of its own, where an interrupted build goes on, and moved into
+# the cache when it runs.
+llama-server: $(LLAMA_CACHE)/llama-server  ## llama.cpp's server, in ~/.cache/attribution: 24 minutes of one core, once
+
+LLAMA_BUILD := $(LLAMA_CACHE).build
+LLAMA_BIN := $(LLAMA_BUILD)/venv/bin
+LLAMA_SOURCE := $(LLAMA_BUILD)/llama_cpp_python-$(LLAMA)/vendor/llama.cpp
+LLAMA_OFF := BUILD_SHARED_LIBS GGML_NATIVE GGML_OPENMP GGML_METAL GGML_BLAS LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES \
+	LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_USE_PREBUILT_UI LLAMA_OPENSSL
+
+$(LLAMA_CACHE)/llama-server:
+	@test -e $(LLAMA_BUILD)/.source || $(MAKE) --no-print-directory $(LLAMA_BUILD)/.source
+	PATH="$(LLAMA_BIN):$$PATH" cmake -S $(LLAMA_SOURCE) -B $(LLAMA_BUILD)/out -G Ninja \
+		-D CMAKE_BUILD_TYPE=Release $(foreach each,$(LLAMA_OFF),-D $(each)=OFF)
+	PATH="$(LLAMA_BIN):$$PATH" cmake --build $(LLAMA_BUILD)/out --target llama-server
+	$(LLAMA_BUILD)/out/bin/llama-server --version
+	mkdir -p $(LLAMA_CACHE)
+	mv $(LLAMA_BUILD)/out/bin/llama-server $@
+	rm -rf $(LLAMA_BUILD)
+
+# Its GELU looks numbers up in a table of 16 bits, which puts log-probabilities off by up to 4e-3: here it computes them.
+$(LLAMA_BUILD)/.source:
+	@command -v c++ >/dev/null || { echo "A C++ compiler is needed. Type as root: apt-get install g++" >&2; exit 1; }
+	rm -rf $(LLAMA_BUILD)
+	$(PYTHON) -m venv $(LLAMA_BUILD)/venv
+	$(LLAMA_BIN)/python -m pip install --quiet --upgrade "pip>=25.3"
+	$(LLAMA_BIN)/python -m pip install --quiet --constraint constraints.txt cmake ninja
+	echo "llama-cpp-python==$(LLAMA) --hash=sha256:$(LLAMA_SHA256)" | $(LLAMA_BIN)/python -m pip download --quiet \
+		--no-deps --no-binary llama-cpp-python --dest $(LLAMA_BUILD) --requirement /dev/stdin
+	tar -xzf $(LLAMA_BUILD)/llama_cpp_python-$(LLAMA).tar.gz -C $(LLAMA_BUILD)
+	sed -i.sdist '/^#define GGML_GELU_FP16$$/d' $(LLAMA_SOURCE)/ggml/src/ggml-cpu/vec.h
+	touch $@
 
 clean:
 	rm -rf $(VENV)

@@ -1,11 +1,16 @@
 """Python blocks of README run as tests, in one namespace and an empty folder."""
 
 import contextlib
+import os
 import tempfile
 from typing import Any
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+
+# Small models gain nothing from threads, and lose much where other processes want the cores too. Said here, so that it
+# holds for the processes too that tests start: a notebook takes a seventh of the processor's time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _enter_empty_folder(namespace: dict[str, Any]) -> None:

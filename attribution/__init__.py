@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attribution.absence import Replace
+    from attribution.api_attribution import OpenAIAttributor
     from attribution.errors import AttributionError
     from attribution.estimate import Estimate
     from attribution.experiments.comparison import compare
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     from attribution.local_attribution import LocalLLMAttributor
     from attribution.method import Method, list_methods
     from attribution.models import load
+    from attribution.models.api.limits import Limits
+    from attribution.models.remote import RemoteModel
     from attribution.prompts.chat import Chat
     from attribution.prompts.rendered import Rendered
+    from attribution.remote.plan import CallPlan
     from attribution.result import Attribution
     from attribution.target import Contrast, Semantic
 
@@ -40,12 +44,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Attribution",
     "AttributionError",
+    "CallPlan",
     "Chat",
     "Contrast",
     "Edit",
     "Estimate",
+    "Limits",
     "LocalLLMAttributor",
     "Method",
+    "OpenAIAttributor",
+    "RemoteModel",
     "Rendered",
     "Replace",
     "Sample",
@@ -65,12 +73,16 @@ __all__ = [
 _HOMES = {
     "Attribution": "attribution.result",
     "AttributionError": "attribution.errors",
+    "CallPlan": "attribution.remote.plan",
     "Chat": "attribution.prompts.chat",
     "Contrast": "attribution.target",
     "Edit": "attribution.experiments.edits",
     "Estimate": "attribution.estimate",
+    "Limits": "attribution.models.api.limits",
     "LocalLLMAttributor": "attribution.local_attribution",
     "Method": "attribution.method",
+    "OpenAIAttributor": "attribution.api_attribution",
+    "RemoteModel": "attribution.models.remote",
     "Rendered": "attribution.prompts.rendered",
     "Replace": "attribution.absence",
     "Sample": "attribution.faithfulness.samples",

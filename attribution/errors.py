@@ -52,12 +52,13 @@ class ModelLoadError(ModelError):
 class ApiError(ModelError):
     """An endpoint refused a request, failed, did not answer, or answered what is no answer.
 
-    `status` is the HTTP status that came, None where there was none, or where what came with it was the fault.
+    `status` is the HTTP status that came, None where there was none, or where what came with it was the fault. `kind`
+    is what went wrong in a word: the status, "connect", "timeout", "cut", "html", "json", "incomplete" or "error".
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, kind: str = "error") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.kind = status, kind
 
 
 class NonFiniteError(ModelError):

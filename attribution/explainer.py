@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float32
 
-import attribution
 from attribution.absence import Replace, check_ablation
+from attribution.assembly import assemble, units_of
 from attribution.checks import check_count, check_seed
-from attribution.errors import InputError, ModelError
+from attribution.errors import InputError
 from attribution.estimate import Estimate, estimate
 from attribution.evaluations import Evaluations
 from attribution.local_problem import LocalProblem
-from attribution.method import CHOSEN, EXACT, Method, build_method
-from attribution.models import load
+from attribution.method import CHOSEN, Method, build_method, suited
+from attribution.models import load_local
 from attribution.models.local import LocalModel
+from attribution.models.remote import RemoteModel, is_remote
+from attribution.models.remote import load as load_remote
 from attribution.outputs import nesting as output_nesting
+from attribution.parts import Output, Unit
 from attribution.problem import OverOutputs, check_budget, check_over_outputs
-from attribution.prompts.prompt import nesting
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Written
 from attribution.question import Question, ask
 from attribution.recorded import ablation_record, target_record
-from attribution.result import Attribution, Interaction, Output, Unit
+from attribution.remote.explanation import RemoteOptions, explain_remote
+from attribution.remote.plan import CallPlan, plan_remote
+from attribution.result import Attribution
 from attribution.target import Contrast, Semantic
 
-ModelSource = LocalModel | str | Path | tuple[Any, Any]
+ModelSource = LocalModel | RemoteModel | str | Path | tuple[Any, Any]
 """What names a model, or is one."""
+
+
+_REMOTE = {
+    "ablate_special": "whose special tokens nobody sees",
+    "resume": "whose answers are in its cache: asked again, what is known costs nothing",
+}
+"""Why what goes with a model that runs here does not go with one behind an API."""
 
 
 class Options(TypedDict, total=False):
@@ -62,7 +69,23 @@ def explain(
 
 
 @overload
-def explain(model: ModelSource, prompt: Written, *, dry_run: Literal[True], **options: Unpack[Options]) -> Estimate: ...
+def explain(model: RemoteModel, prompt: Written, *, dry_run: Literal[True], **options: Unpack[Options]) -> CallPlan: ...
+
+
+@overload
+def explain(
+    model: LocalModel | Path | tuple[Any, Any] | Literal["demo"],
+    prompt: Written,
+    *,
+    dry_run: Literal[True],
+    **options: Unpack[Options],
+) -> Estimate: ...
+
+
+@overload
+def explain(
+    model: ModelSource, prompt: Written, *, dry_run: Literal[True], **options: Unpack[Options]
+) -> Estimate | CallPlan: ...
 
 
 def explain(
@@ -84,7 +107,7 @@ def explain(
     max_seconds: float | None = None,
     resume: Attribution | None = None,
     dry_run: bool = False,
-) -> Attribution | Estimate:
+) -> Attribution | Estimate | CallPlan:
     r"""A score for every part of the prompt and every token of the output.
 
     - `model`: what `attribution.load` gave, or anything it takes.
@@ -115,11 +138,17 @@ def explain(
     - `resume`: a result for the same question, maybe one that a budget has ended. What was asked for it is not asked
       again, by whatever method; only the whole prompt is, to see that the model is the same.
     - `dry_run`: True for what it would cost, an `Estimate`, instead of a result. Where no output is given, one of
-      `max_new_tokens` tokens is assumed.
+      `max_new_tokens` tokens is assumed. Of a model behind an API it is a `CallPlan`, and nothing is sent for it.
+
+    Of a model behind an API (`RemoteModel`) the endpoint decides what the scores rest on, which
+    `result.notes["evidence"]` says: log-probabilities of the output itself; those of the likeliest tokens, so that some
+    values are bounds (`notes["censored"]`); or texts alone, which are compared as by `Semantic`, and scores below the
+    endpoint's own noise are 0 (`notes["noise"]`). Methods that need gradients refuse.
 
     Raises `InputError` for an argument that is not as above, `CapabilityError` where the method needs what the model
     cannot give, `BudgetError` where the budget does not suffice for anything, `ContextWindowError` where prompt and
-    output are too long for the model, and `ModelError` where the model cannot be used as it is.
+    output are too long for the model, `ApiError` where an endpoint fails, and `ModelError` where the model cannot be
+    used as it is.
 
     >>> import attribution as at
     >>> result = at.explain("demo", "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?")
@@ -141,7 +170,17 @@ def explain(
             "per_output=False with it, and another target than Semantic, which is of the whole output already."
         )
     seed = check_seed(seed)
-    local = load(model)
+    is_chosen = isinstance(method, str) and method in CHOSEN
+    if is_remote(model):
+        for name, given, allowed in (("ablate_special", ablate_special, False), ("resume", resume, None)):
+            if given != allowed:
+                raise InputError(f"Expected no {name} for a model behind an API, {_REMOTE[name]}. Leave it out.")
+        options = RemoteOptions(
+            output, tokens_allowed, chosen, is_chosen, division, target, per_output, reduction, absent, seed, budget
+        )
+        remote = load_remote(model)
+        return plan_remote(remote, prompt, options) if dry_run else explain_remote(remote, prompt, options)
+    local = load_local(model, "explain")
     question = ask(local, prompt, division, target, output, tokens_allowed, guess_output=dry_run)
     ids = question.output
     problem = LocalProblem(
@@ -156,13 +195,13 @@ def explain(
         ablate_special=ablate_special,
         budget=budget,
     )
-    if isinstance(method, str) and method in CHOSEN:
+    if is_chosen:
         of_ablations = {
             f"ablation={ablation!r}": ablation != "delete",
             "ablate_special=True": ablate_special,
             "resume": resume is not None,
         }
-        chosen = _suited(chosen, problem, [name for name, is_asked in of_ablations.items() if is_asked])
+        chosen = suited(chosen, problem, [name for name, is_asked in of_ablations.items() if is_asked])
     if dry_run:
         chosen.check(problem)
         return estimate(problem, chosen, np.random.default_rng(seed))
@@ -170,7 +209,7 @@ def explain(
         problem.cost.forwards += 1
         problem.cost.tokens += len(question.prompt.encoding.ids) + len(ids) - 1
     per_output = per_output and question.semantic is None
-    asked_units = tuple(_units(question))
+    asked_units = units_of(question.prompt, division.name, local.codec.decode)
     record: dict[str, Any] = {
         "prompt": question.prompt.text,
         "prompt_ids": question.prompt.encoding.ids,
@@ -189,7 +228,8 @@ def explain(
     }
     if resume is not None:
         problem.remember(_evaluations(resume, record, ids, asked_units, chosen))
-        own, theirs = problem.logprobs().numpy(), np.array([output.logprob for output in resume.outputs])
+        own = problem.logprobs().numpy()
+        theirs = np.array([output.logprob for output in resume.outputs], dtype=np.float64)
         if not np.allclose(own, theirs, rtol=0.02, atol=0.02):
             raise InputError(
                 "Expected the model that the result to resume from was computed with: this one finds the output as "
@@ -197,52 +237,8 @@ def explain(
             )
     chosen.check(problem)
     scores = chosen.attribute(problem, np.random.default_rng(seed)).numpy()
-    errors = None if problem.errors is None else problem.errors.numpy().astype(np.float32)
-    n_prompt = len(asked_units)
-    return Attribution(
-        scores=scores[:, :n_prompt].astype(np.float32),
-        output_scores=_earlier(scores[:, n_prompt:], per_output) if problem.n_units > n_prompt else None,
-        units=asked_units,
-        outputs=tuple(_outputs(question, problem)),
-        method={
-            "name": chosen.name,
-            "options": chosen.options,
-            "signed": chosen.signed,
-            "unit": chosen.unit.format(target=problem.unit),
-        },
-        seed=seed,
-        cost=asdict(problem.cost),
-        notes=dict(question.notes) | problem.notes | ({"partial": True} if problem.is_partial else {}),
-        errors=None if errors is None else errors[:, :n_prompt],
-        interactions=_interactions(problem, n_prompt),
-        evaluations=problem.evaluations if "value" in chosen.needs else None,
-        versions=versions(),
-        **record,
-    )
-
-
-def _suited(chosen: Method, problem: LocalProblem, of_ablations: Sequence[str]) -> Method:
-    """What the board chose, or leave-one-out where that does not suit the question; a note then says why."""
-    if of_ablations and "value" not in chosen.needs:
-        reason = f"takes nothing away, so that {' and '.join(of_ablations)} would do nothing"
-    else:
-        try:
-            reason = chosen.misfit(problem)
-        except ModelError as error:
-            reason = f"fails here: {error}"
-    if not reason:
-        return chosen
-    problem.notes["instead_of"] = f"{chosen.name}, which {reason}"
-    return build_method(EXACT)
-
-
-def versions() -> dict[str, str]:
-    """The versions of what computed a result."""
-    return {
-        "attribution": attribution.__version__,
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-    }
+    outputs = tuple(_outputs(question, problem))
+    return assemble(problem, chosen, scores, asked_units, outputs, record, question.notes, seed)
 
 
 def _evaluations(
@@ -269,21 +265,6 @@ def _evaluations(
     return resume.evaluations
 
 
-def _interactions(problem: LocalProblem, n_prompt: int) -> tuple[Interaction, ...]:
-    """The pairs within the prompt, the strongest first."""
-    found = [
-        Interaction(first, second, tuple(values.tolist()))
-        for (first, second), values in problem.interactions.items()
-        if second < n_prompt
-    ]
-    return tuple(sorted(found, key=lambda pair: -max(map(abs, pair.values))))
-
-
-def _earlier(scores: Float[np.ndarray, "target output"], per_output: bool) -> Float32[np.ndarray, "target output"]:
-    """What each output token did for later ones: for itself and for earlier ones there is only rounding."""
-    return (np.tril(scores, -1) if per_output else scores).astype(np.float32)
-
-
 def _outputs(question: Question, problem: LocalProblem) -> Iterator[Output]:
     """The output's tokens as the result keeps them."""
     ids, texts, logprobs = question.output, question.output_texts, problem.logprobs().tolist()
@@ -301,38 +282,3 @@ def _outputs(question: Question, problem: LocalProblem) -> Iterator[Output]:
         inside = {level: owners[index] for level, owners in levels.items()}
         ranked = sorted(alternatives, key=lambda alternative: -alternative[1])
         yield Output(text, token, logprob, tuple(ranked), inside)
-
-
-def _units(question: Question) -> list[Unit]:
-    """The prompt's units as the result keeps them."""
-    prompt, codec = question.prompt, question.model.codec
-    levels = nesting(prompt)
-    levels.pop("message")
-    found: list[Unit] = []
-    for index, unit in enumerate(prompt.units):
-        first, last = unit.tokens
-        text = prompt.unit_text(unit)
-        if not text:
-            text = codec.decode(prompt.encoding.ids[first:last]) if unit.special else ""
-        elif question.division.name != "token":
-            text = text.strip() or text
-        part = None if unit.part is None else prompt.parts[unit.part]
-        start, end = (None, None) if part is None else part.own(*prompt.span_of(unit)) or (None, None)
-        found.append(
-            Unit(
-                text=text,
-                start=unit.characters[0],
-                end=unit.characters[1],
-                first_token=first,
-                last_token=last,
-                role=unit.role,
-                special=unit.special,
-                name=unit.name,
-                message=None if part is None else part.message,
-                place="" if part is None else part.place,
-                own_start=start,
-                own_end=end,
-                inside={level: owner for level, owners in levels.items() if (owner := owners[index]) is not None},
-            )
-        )
-    return found

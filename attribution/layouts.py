@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attribution.absence import Layout, Remainder, Replace
 from attribution.errors import ContextWindowError, InputError
-from attribution.models.local import LocalModel
+from attribution.models.codec import Codec
 from attribution.prompts.prompt import Prompt
 from attribution.target import Reading
 
@@ -18,20 +18,21 @@ class Layouts:
     """One layout for every text of a reading and every neutral text that absent units are replaced by.
 
     `owners` is the unit of every token of prompt and output (-1: none), `removable` says of every unit whether it can
-    be absent. Raises `InputError` where the texts to replace units by do not fit, `ContextWindowError` where they make
-    the prompt too long.
+    be absent; `window` is how many tokens are read at most, None where nobody knows. Raises `InputError` where texts to
+    replace units by do not fit, `ContextWindowError` where they make the prompt too long.
     """
 
     def __init__(
         self,
-        model: LocalModel,
+        codec: Codec,
         prompt: Prompt,
         reading: Reading,
         owners: Int[Tensor, " token"],
         removable: Bool[Tensor, " unit"],
         ablation: str | Replace,
+        window: int | None = None,
     ) -> None:
-        self._model, self._prompt, self._reading = model, prompt, reading
+        self._codec, self._prompt, self._reading = codec, prompt, reading
         self._owners, self._removable = owners.numpy(), removable.numpy()
         n_fillers = len(ablation.fillers) if isinstance(ablation, Replace) else 1
         stand_ins = [
@@ -45,7 +46,6 @@ class Layouts:
         ]
         self._n_fillers = n_fillers
         longest = max(map(_longest, self._layouts))
-        window = model.context_window
         if window is not None and isinstance(ablation, Replace) and longest > window:
             raise ContextWindowError(
                 f"The model reads at most {window} tokens, and with {ablation} the prompt may come to {longest}. "
@@ -67,7 +67,7 @@ class Layouts:
 
     def remainders(self, keep: Bool[np.ndarray, " unit"]) -> list[Remainder]:
         """What is left of each layout; `ModelError` where nothing is, and the tokenizer has no token to start from."""
-        return [layout.remainder(keep, lambda: self._model.codec.start_id) for layout in self._layouts]
+        return [layout.remainder(keep, lambda: self._codec.start_id) for layout in self._layouts]
 
     def read(self, scores: Float[Tensor, "remainder item"]) -> Float[Tensor, "mask place"]:
         """What was read of the remainders of some masks, at the places of the reading and in their order."""
@@ -124,7 +124,7 @@ class Layouts:
                 known[place] = self._ids_of(written, first, start)
             found[unit] = known[place]
         if isinstance(ablation.fillers[filler], str):
-            outputs = self._model.codec.output_texts(self._prompt.encoding.ids, self._reading.output)
+            outputs = self._codec.output_texts(self._prompt.encoding.ids, self._reading.output)
             for unit in range(n_units, len(self._removable)):
                 seen = outputs[unit - n_units]
                 written = seen[: len(seen) - len(seen.lstrip())] + str(ablation.fillers[filler])
@@ -136,9 +136,9 @@ class Layouts:
         try:
             prompt = self._prompt
             before, ids = prompt.text[:start], prompt.encoding.ids[:first]
-            return self._model.codec.encode_output(before, ids, written, add_special=prompt.tokenizer_adds)
+            return self._codec.encode_output(before, ids, written, add_special=prompt.tokenizer_adds)
         except InputError:
-            return self._model.codec.ids_of(written)
+            return self._codec.ids_of(written)
 
 
 def _longest(layout: Layout) -> int:

@@ -25,7 +25,7 @@ from attribution.errors import CapabilityError, InputError
 from attribution.evaluations import Answers, Evaluations
 from attribution.layouts import Layouts
 from attribution.models.local import LocalModel
-from attribution.problem import Baseline, Budget, Cost, Need, OverOutputs, Problem
+from attribution.problem import Baseline, Budget, Cost, ModelProblem, Need, OverOutputs
 from attribution.prompts.prompt import Prompt, levels
 from attribution.target import TARGETS, Reading, Semantic
 
@@ -36,7 +36,7 @@ _LOGITS_AT_ONCE = 2**21
 """How many of them are made probabilities at once, where a vocabulary is large and an output long."""
 
 
-class LocalProblem(Problem):
+class LocalProblem(ModelProblem):
     """A prompt and a reading of what follows it, on a model of transformers.
 
     `ablation` says what an absent unit means (see `absence`). Special tokens (BOS) are never removed, whatever a mask
@@ -94,7 +94,6 @@ class LocalProblem(Problem):
         self.errors: Tensor | None = None
         self.interactions: dict[tuple[int, int], Tensor] = {}
         self.is_partial = False
-        """Whether the budget ended before everything that was asked was computed."""
         self._model = model
         self._prompt = prompt
         self._reading = reading
@@ -128,7 +127,7 @@ class LocalProblem(Problem):
         self._budget = budget or Budget()
         seconds = self._budget.max_seconds
         self._until = None if seconds is None else monotonic() + seconds
-        self._layouts = Layouts(model, prompt, reading, owners, self.removable, ablation)
+        self._layouts = Layouts(model.codec, prompt, reading, owners, self.removable, ablation, model.context_window)
         self._engine = Ablation(model, self._layouts.whole, tokens_at_once, self._notice)
         self._rewriting = rewriting
         self._asked = Answers(self.n_units, self.n_targets)

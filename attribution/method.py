@@ -7,7 +7,7 @@ in the conformance tests, with no other edit. Its name is the name of the file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.discovery import discover
-from attribution.errors import CapabilityError, InputError, MissingExtraError, UnknownMethodError
+from attribution.errors import CapabilityError, InputError, MissingExtraError, ModelError, UnknownMethodError
 from attribution.problem import Cost, Need, Problem
 
 LAWS: Mapping[str, str] = {
@@ -151,6 +151,21 @@ def build_method(method: str | Method) -> Method:
     if name not in known:
         raise UnknownMethodError(f"Expected a method out of {', '.join((*CHOSEN, *known))}, got {method!r}.")
     return known[name]()
+
+
+def suited(chosen: Method, problem: Problem, of_ablations: Sequence[str]) -> Method:
+    """What the board chose, or leave-one-out where that does not suit the question; a note then says why."""
+    if of_ablations and "value" not in chosen.needs:
+        reason = f"takes nothing away, so that {' and '.join(of_ablations)} would do nothing"
+    else:
+        try:
+            reason = chosen.misfit(problem)
+        except ModelError as error:
+            reason = f"fails here: {error}"
+    if not reason:
+        return chosen
+    problem.notes["instead_of"] = f"{chosen.name}, which {reason}"
+    return build_method(EXACT)
 
 
 @cache

@@ -45,6 +45,8 @@ class Unit:
 class Output:
     """An output token: the text it adds, its id, and its log-probability in nats given all that comes before.
 
+    Of a model behind an API the id is -1 where it is not told, and the log-probability None.
+
     `alternatives` are the likeliest tokens in its place, at most five, the likeliest first, itself among them where it
     is one: the text that each would add, and its log-probability in nats. `inside` tells which word, sentence, line and
     paragraph it belongs to, counted through the output. Both are empty in files of earlier versions.
@@ -52,7 +54,7 @@ class Output:
 
     text: str
     id: int
-    logprob: float
+    logprob: float | None
     alternatives: tuple[tuple[str, float], ...] = ()
     inside: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -79,7 +81,7 @@ class Output:
         return (
             isinstance(self.text, str)
             and type(self.id) is int
-            and math.isfinite(self.logprob)
+            and (self.logprob is None or math.isfinite(self.logprob))
             and all(map(_is_alternative, self.alternatives))
             and isinstance(self.inside, dict)
             and all(

@@ -24,6 +24,7 @@ from attribution.engine.backward import Reduce
 from attribution.engine.forward import Place, here
 from attribution.engine.rules import ATTN_LRP, CP_LRP, PLAIN, Rules, gim
 from attribution.errors import InputError
+from attribution.evaluations import Evaluations
 
 __all__ = [  # what methods need of the engines is named here, so that they import nothing below
     "ATTN_LRP",
@@ -170,3 +171,17 @@ class Problem(ABC):
     def everything(self) -> Bool[Tensor, "1 unit"]:
         """The mask that keeps every unit."""
         return torch.ones(1, self.n_units, dtype=torch.bool)
+
+
+class ModelProblem(Problem):
+    """A problem of a model, which keeps what was asked of it."""
+
+    unit: str
+    """What the target is measured in."""
+    is_partial: bool
+    """Whether the budget ended before everything that was asked was known."""
+
+    @property
+    @abstractmethod
+    def evaluations(self) -> Evaluations:
+        """Every mask that was asked and its values, those too that were known before."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from attribution.checks import check_text
 from attribution.errors import InputError
+from attribution.models.codec import Codec
 from attribution.models.local import LocalModel
 from attribution.outputs import find_outputs
 from attribution.prompts.chat import Chat, Message
@@ -68,7 +69,7 @@ def ask(
     what `explain` raises for these arguments.
     """
     wanted = target if isinstance(target, (Contrast, Semantic)) else named_target(target)
-    source = read_prompt(model, prompt)
+    source = read_prompt(model.codec, prompt)
     encoding = model.codec.encode_source(source)
     divided = divide(source, encoding, division)
     if guess_output and output is None:
@@ -79,8 +80,8 @@ def ask(
         ids = find_output(model, divided, output, max_new_tokens)
     reading = read_target(model, divided, ids, wanted)
     semantic = wanted if isinstance(wanted, Semantic) else None
-    notes = _notes(source, divided)
-    return Question(model, divided, ids, reading, target, division, semantic, _chat_record(prompt), notes)
+    notes = prompt_notes(source, divided)
+    return Question(model, divided, ids, reading, target, division, semantic, chat_record(prompt), notes)
 
 
 def asked_record(prompt: Written) -> Any:
@@ -98,7 +99,7 @@ def asked_record(prompt: Written) -> Any:
     return {"messages": messages, "tools": tools, "options": dict(prompt.options)}
 
 
-def read_prompt(model: LocalModel, prompt: object) -> Source:
+def read_prompt(codec: Codec, prompt: object) -> Source:
     """What the model reads of a prompt as a person gives it.
 
     Raises `InputError` for a prompt that is none, and for a chat that the model's template does not take.
@@ -106,9 +107,9 @@ def read_prompt(model: LocalModel, prompt: object) -> Source:
     if isinstance(prompt, Rendered):
         return prompt.source
     if isinstance(prompt, Chat):
-        return model.codec.render(prompt)
+        return codec.render(prompt)
     if isinstance(prompt, Sequence) and not isinstance(prompt, (str, bytes)):
-        return model.codec.render(Chat(cast("Sequence[Message]", prompt)))
+        return codec.render(Chat(cast("Sequence[Message]", prompt)))
     return text_source(check_prompt(prompt))
 
 
@@ -162,7 +163,7 @@ def encode_after(model: LocalModel, prompt: Prompt, before: str, ids: Ids, text:
     return model.codec.encode_output(prompt.text + before, ids, text, add_special=prompt.tokenizer_adds)
 
 
-def _chat_record(prompt: Written) -> dict[str, Any]:
+def chat_record(prompt: Written) -> dict[str, Any]:
     """The messages, tools and options of a chat; nothing for another prompt."""
     record = asked_record(prompt)
     if isinstance(record, list):
@@ -170,7 +171,7 @@ def _chat_record(prompt: Written) -> dict[str, Any]:
     return record if isinstance(record, dict) and "messages" in record else {}
 
 
-def _notes(source: Source, prompt: Prompt) -> dict[str, Any]:
+def prompt_notes(source: Source, prompt: Prompt) -> dict[str, Any]:
     """What became of the prompt on its way to the model."""
     found: dict[str, Any] = {}
     if prompt.encoding.aligned:

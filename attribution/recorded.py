@@ -89,7 +89,8 @@ def recorded_problem(model: LocalModel, result: Attribution) -> LocalProblem:
     if isinstance(wanted, Contrast) and not wanted.alternatives:  # the model was asked for its runners-up
         problem.cost.forwards += 1
         problem.cost.tokens += len(prompt.encoding.ids) + len(output) - 1
-    own, theirs = problem.logprobs().numpy(), np.array([output.logprob for output in result.outputs])
+    own = problem.logprobs().numpy()
+    theirs = np.array([output.logprob for output in result.outputs], dtype=np.float64)
     if not np.allclose(own, theirs, rtol=0.02, atol=0.02):
         raise _other_model(f"this one finds the output as likely as {own.sum():.3f} nats, that one {theirs.sum():.3f}")
     return problem

@@ -55,9 +55,24 @@ def _are_notes(notes: Any, n_places: int, n_rows: int) -> bool:
     """Whether what they say about parts of the prompt is of parts that there are."""
     if not isinstance(notes, dict):
         return False
+    if not _are_told(notes):
+        return False
     found: list[Any] = [notes.get(name, []) for name in ("joint", "not_looked_into")]
     parts = [part for each in found for part in (each if isinstance(each, list) else [each])]
     return all(_is_part(part, n_places, n_rows) for part in parts)
+
+
+def _are_told(notes: Mapping[str, Any]) -> bool:
+    """Whether what they say of an endpoint has the numbers that are shown of it."""
+    told = {name: notes.get(name) or {} for name in ("evidence", "noise", "calls")}
+    if not all(isinstance(each, dict) for each in told.values()) or not isinstance(notes.get("censored", []), list):
+        return False
+    evidence, noise, calls = (told[name] for name in ("evidence", "noise", "calls"))
+    numbers = [evidence.get("values", 0)]
+    numbers += [noise.get("floor"), noise.get("below")] if noise else []
+    numbers += [calls.get("cost", 0), *(calls.get(name) for name in ("sent", "retried", "cached"))] if calls else []
+    are_similar = not noise or isinstance(noise.get("similarities"), list)
+    return are_similar and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
 
 
 def _is_part(part: Any, n_places: int, n_rows: int) -> bool:

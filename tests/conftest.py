@@ -11,10 +11,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jaxtyping
 import transformers.modeling_utils  # noqa: F401 - before the hook, which would compile all that it imports anew
-from jaxtyping import install_import_hook
+
+from tests.checked import check_package
 
 # Before anything of the package is imported.
-install_import_hook("attribution", "beartype.beartype")
+check_package("attribution")
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ from tests.tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+    from tests.servers import Server
 
 # Tiny models gain nothing from threads, and lose much where other processes want the cores too.
 torch.set_num_threads(1)
@@ -56,6 +59,33 @@ def llama() -> LocalModel:
 def gpt2() -> LocalModel:
     """A tiny random GPT-2, whose tokenizer adds no BOS token."""
     return LocalModel(tiny_model("gpt2"), tiny_tokenizer(bos=False), name="tiny gpt2")
+
+
+@pytest.fixture(scope="session")
+def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """llama.cpp's server with the embedded model and two slots, started when a test of this process first needs it."""
+    from tests import servers
+
+    with servers.llama_server(tmp_path_factory.mktemp("llama"), slots=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`transformers serve` with the embedded model: texts, and no log-probabilities."""
+    from tests import servers
+
+    with servers.transformers_server(tmp_path_factory.mktemp("transformers")) as server:
+        yield server
+
+
+@pytest.fixture
+def stand_in(demo: LocalModel) -> Iterator[Server]:
+    """A server that speaks as vLLM's does, with the embedded model; its `stand_in.calls` are what it was asked."""
+    from tests import servers
+
+    with servers.stand_in(demo) as server:
+        yield server
 
 
 @pytest.fixture

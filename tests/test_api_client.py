@@ -24,6 +24,8 @@ from attribution.models.api.cache import Cache
 from attribution.models.api.client import Client
 from attribution.models.api.limits import Backoff, Limits
 from attribution.models.api.request import Request
+from attribution.models.api.secret import Secret
+from attribution.models.api.wire import Wire
 from tests.faulty_server import PAGE, FaultyServer, Reply, Seen, answer, first, number
 
 QUICK = Backoff(0.001, 0.01, 0.001)
@@ -388,6 +390,37 @@ def test_asking_from_inside_would_wait_for_itself() -> None:
     nothing_runs()
 
 
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from attribution.models.api.client import Client
+from attribution.models.api.limits import Limits
+from attribution.models.api.request import Request
+# A shell starts what it runs in the background with interruptions ignored, and this would be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+client = Client(sys.argv[1], limits=Limits())
+def interrupt():
+    while client.spending.calls < 8:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+thread = threading.Thread(target=interrupt)
+thread.start()
+try:
+    client.ask_sync([Request("/x", {"text": str(i)}) for i in range(100)])
+except KeyboardInterrupt:
+    spending = client.spending
+    thread.join()
+    print(len(threading.enumerate()), spending.calls, spending.cut_off)
+"""
+
+
+def test_an_interruption_leaves_nothing_running() -> None:
+    with FaultyServer(lambda seen, times: Reply(fault="hang")) as server:
+        done = run(INTERRUPTED, server.url)
+        assert done.stdout.split() == ["1", "8", "8"]
+        assert not done.stderr
+        eventually(lambda: server.connections == 0)
+
+
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
@@ -609,6 +642,7 @@ print(client.spending.cached, client.spending.calls, all(right))
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_pays_nothing_twice(tmp_path: Path) -> None:
     """No question whose answer had reached the disk is asked again, and at most those under way are paid twice."""
     path = tmp_path / "replies.sqlite3"
@@ -662,3 +696,20 @@ def test_the_key_goes_to_its_endpoint_only() -> None:
 def test_a_client_shows_no_key() -> None:
     client = Client("http://localhost:1/v1?code=secret", "sk-planted-0123456789")
     assert "sk-planted" not in repr(client) + repr(vars(client))
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "sent"),
+    [
+        ("https://api.openai.com/v1", "sk-planted", {}),
+        ("https://ours.openai.azure.com/openai/v1", "planted-key", {"api-key": "planted-key"}),
+        ("https://ours.openai.azure.com.evil.com/openai/v1", "planted-key", {}),
+        ("https://ours.openai.azure.com/openai/v1", None, {}),
+    ],
+)
+def test_azure_is_given_the_key_under_its_own_name(url: str, key: str | None, sent: dict) -> None:
+    wire = Wire(url, Secret(key), 1.0)
+    for path in ("/models", f"{url}/models"):
+        headers = wire._headers(Request(path))
+        assert {name: value for name, value in headers.items() if name != "Authorization"} == sent
+    assert list(wire._headers(Request("https://api.example.com/v1/models"))) == ["Authorization"]

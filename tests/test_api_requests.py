@@ -247,6 +247,12 @@ def test_what_is_no_reply(content: bytes, name: str) -> None:
     assert raised.value.__context__ is None
 
 
+def test_a_list_of_models_may_stand_alone() -> None:
+    assert parsed(b'[{"id": "a"}]', is_list_fine=True) == {"data": [{"id": "a"}]}
+    with pytest.raises(CallError):
+        parsed(b"1", is_list_fine=True)
+
+
 @pytest.mark.parametrize(
     ("reply", "tokens"),
     [

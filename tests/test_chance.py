@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import count
 from random import Random
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_shuffled_scores_predict_nothing(seed: int, demo: LocalModel) -> None:
 
 
 def spread(metric, result, problem, planted, rng) -> list[float]:
-    return [metric(shuffled(result, rng), problem, outputs=planted.answer) for _ in range(60)]
+    return [metric(shuffled(result, rng), problem, outputs=planted.answer) for _ in range(40)]
 
 
 @pytest.mark.parametrize("method", ["leave_one_out", "input_x_gradient", "attn_lrp", "saliency"])
@@ -133,17 +134,19 @@ def test_a_random_model_gives_no_method_anything_to_find(method: str, untrained:
     everything: list[float] = []
     for family in (*(family for family in SHORT if family != "chain_of_thought"), *SHORTCUTS):
         found: list[float] = []
-        for index in range(30):
+        for index in count():
             planted = draw(family, Random(f"chance {index}"))
             result = explain(
                 untrained, planted.prompt, output=planted.output, method=method, units=planted.units, per_output=False
             )
             found += ahead_of_their_likes(result, planted)
-        assert len(found) >= 10
+            if len(found) >= 24:
+                break
         assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / np.sqrt(len(found)), (family, np.mean(found))
         everything += found
-    assert len(everything) > 300
-    assert abs(np.mean(everything) - 0.5) < 4 * np.std(everything) / np.sqrt(len(everything)), np.mean(everything)
+    error = np.std(everything) / np.sqrt(len(everything))
+    assert error < 0.03  # a bias of an eighth would be seen
+    assert abs(np.mean(everything) - 0.5) < 4 * error, np.mean(everything)
 
 
 def ahead_of_their_likes(result: Attribution, planted: Planted) -> list[float]:

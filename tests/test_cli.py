@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
+@pytest.mark.slow
 def test_explain() -> None:
     done = run("explain", PROMPT, "--why", "3")
     assert done.returncode == 0
@@ -200,10 +202,9 @@ def test_fewer_tokens(cli) -> None:
     assert "→ ⏎⏎The\n" in cli("explain", PROMPT, "--max-new-tokens", "2")[1]
 
 
-@pytest.mark.slow
-def test_prompt_from_standard_input() -> None:
-    done = run("explain", "-", "--json", input=PROMPT + "\n")
-    assert json.loads(done.stdout)["prompt"] == PROMPT
+def test_prompt_from_standard_input(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO(PROMPT + "\n"))
+    assert json.loads(cli("explain", "-", "--json")[1])["prompt"] == PROMPT
 
 
 def test_methods(cli) -> None:

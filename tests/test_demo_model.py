@@ -22,6 +22,7 @@ def test_it_answers_the_question_of_the_demo(demo: LocalModel) -> None:
     assert demo.codec.decode(ids) == "\n\nThe answer is 3.<eos>"
 
 
+@pytest.mark.slow
 def test_it_reads_the_number(demo: LocalModel) -> None:
     """Not by heart: whatever number stands there is the answer."""
     right = 0

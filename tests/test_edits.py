@@ -35,7 +35,7 @@ def chatty() -> LocalModel:
 
 
 def edited(model: LocalModel, prompt, edit: Edit, units: str = "word"):
-    source = read_prompt(model, prompt)
+    source = read_prompt(model.codec, prompt)
     divided = divide(source, model.codec.encode_source(source), check_units(units))
     return apply(edit, read_writing(prompt), divided)
 
@@ -214,7 +214,7 @@ def test_edits_of_a_chat_are_made_in_its_messages(chatty: LocalModel) -> None:
 
 
 def test_a_message_that_is_removed_is_gone(chatty: LocalModel) -> None:
-    source = read_prompt(chatty, MESSAGES)
+    source = read_prompt(chatty.codec, MESSAGES)
     prompt = divide(source, chatty.codec.encode_source(source), check_units("message"))
     system = next(index for index, unit in enumerate(prompt.units) if unit.role == "system")
     changed, words = apply(Edit.remove(system), read_writing(MESSAGES), prompt)
@@ -276,7 +276,7 @@ PARTED = [{"role": "user", "content": [{"type": "text", "text": "Tom and Tom."}]
 )
 def test_the_places_that_an_error_offers_are_those(prompt, text: str, expected: list, llama: LocalModel) -> None:
     writing = read_writing(prompt)
-    source = read_prompt(llama, "a")
+    source = read_prompt(llama.codec, "a")
     units = divide(source, llama.codec.encode_source(source), check_units("word"))
     with pytest.raises(InputError, match=f"stands there {len(expected)} times. Give its characters: ") as caught:
         find(text, writing, units)
@@ -295,7 +295,7 @@ def test_tool_descriptions_are_edited() -> None:
     qwen = next(family for family in FAMILIES if family.name == "qwen3")
     model = LocalModel(tiny_model("llama"), chat_tokenizer(qwen))
     chat = Chat(CALLING, [WEATHER])
-    writing, source = read_writing(chat), read_prompt(model, chat)
+    writing, source = read_writing(chat), read_prompt(model.codec, chat)
     prompt = divide(source, model.codec.encode_source(source), check_units("word"))
     own = {
         prompt.unit_text(unit).strip(): index
@@ -317,7 +317,7 @@ def test_tool_descriptions_are_edited() -> None:
     assert isinstance(gone, Chat)
     assert gone.tools
     assert gone.tools[0]["function"]["description"] == ""
-    assert read_prompt(model, gone).parts
+    assert read_prompt(model.codec, gone).parts
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_parts_that_are_none(part, llama: LocalModel) -> None:
     for make in (Edit.remove, lambda part: Edit.swap("Tom", part), lambda part: Edit.replace(part, "Ann")):
         with pytest.raises(InputError, match=r"Expected a part of the prompt, got .*\. Give a text that stands there"):
             make(part)
-    source = read_prompt(llama, "a")
+    source = read_prompt(llama.codec, "a")
     units = divide(source, llama.codec.encode_source(source), check_units("word"))
     with pytest.raises(InputError, match="Expected a part of the prompt"):
         find(part, read_writing(TEXT), units)

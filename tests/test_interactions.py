@@ -89,6 +89,7 @@ def test_the_sign_tells_and_from_or() -> None:
     assert {pair: found.tolist() for pair, found in game.interactions.items()} == {(0, 1): [-1.0]}
 
 
+@pytest.mark.slow
 def test_where_worths_add_up_there_are_no_pairs() -> None:
     game = linear_game()
     assert torch.allclose(attribute(game).float(), game.worth.T, atol=1e-5)
@@ -201,6 +202,7 @@ def test_more_units_than_masks() -> None:
     assert (game.errors > 0).all()
 
 
+@pytest.mark.slow
 def test_noise_alone_has_no_pairs() -> None:
     named = 0
     for seed in range(10):

@@ -34,6 +34,8 @@ from tests.games import and_game, linear_game, or_game
 from tests.tiny import tiny_tokenizer
 
 PROMPT = "Sam has 3 apples and Sam has 5 apples."
+SHORT = "Sam has 3 apples and 5"
+"""Of six words: every mask of them is soon asked."""
 NOT_LINEAR = {"context_cite", "hierarchical", "interactions"}
 """Methods whose scores of a sum are not the sum of the scores: of log-odds, or where the targets decide what is asked
 or what a sparse fit has."""
@@ -46,7 +48,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 def prompt_for(name: str) -> str:
     """A prompt of few enough units for the method, even when they are tokens and those of the output count too."""
-    return PROMPT if build_method(name).max_units is None else "Sam has 3"
+    return SHORT if build_method(name).max_units is None else "Sam has 3"
 
 
 def attribute(method: Method, problem: Problem, seed: int = 0) -> torch.Tensor:
@@ -85,10 +87,11 @@ def test_shape_and_finiteness(name: str, units: str, llama: LocalModel, gpt2: Lo
 @every_method
 def test_the_same_seed_gives_the_same_numbers(name: str, llama: LocalModel) -> None:
     method = build_method(name)
-    first, again = (attribute(method, problem_on(llama), seed=3) for _ in range(2))
+    text = PROMPT if method.max_units is None else "Sam has 3"  # long enough for methods that sample
+    first, again = (attribute(method, problem_on(llama, text), seed=3) for _ in range(2))
     assert torch.equal(first, again)
     if "deterministic" in method.laws:
-        assert torch.equal(first, attribute(method, problem_on(llama), seed=4))
+        assert torch.equal(first, attribute(method, problem_on(llama, text), seed=4))
 
 
 @every_method
@@ -109,9 +112,10 @@ def test_repeated_words_have_scores_of_their_own(name: str, llama: LocalModel) -
 @pytest.mark.slow
 @every_method
 def test_batch_size_changes_nothing(name: str, llama: LocalModel) -> None:
+    """One text at a time gives what all of them at once do."""
     method = build_method(name)
-    large = attribute(method, problem_on(llama))
-    small = attribute(method, problem_on(llama, tokens_at_once=1))
+    large = attribute(method, problem_on(llama, SHORT))
+    small = attribute(method, problem_on(llama, SHORT, tokens_at_once=1))
     assert torch.allclose(large, small, rtol=1e-4, atol=1e-5)
 
 
@@ -287,9 +291,9 @@ def test_every_target(name: str, target, llama: LocalModel) -> None:
     method = build_method(name)
     if method.targets is not None:
         with pytest.raises(CapabilityError, match=f"{name} explains the target .*, got "):
-            explain(llama, PROMPT, output=" The answer", method=name, target=target)
+            explain(llama, SHORT, output=" The answer", method=name, target=target)
         return
-    result = explain(llama, PROMPT, output=" The answer", method=name, target=target)
+    result = explain(llama, SHORT, output=" The answer", method=name, target=target)
     assert np.isfinite(result.scores).all()
     assert result.scores.any()
 
@@ -351,6 +355,7 @@ def test_more_steps_make_a_smaller_error(llama: LocalModel) -> None:
     assert "not converged: allow more steps" in str(short)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_converge_where_nearly_everything_happens_near_the_baseline(demo: LocalModel) -> None:
     """The embedded model's norms make the target jump within a thousandth of the way from zero embeddings."""
     question = "Sam has 3 apples and Tom has 5 oranges. How many apples does Sam have?"

@@ -91,6 +91,7 @@ def test_ablations_on_offloaded_models(tmp_path: Path) -> None:
         assert_ablations(model)
 
 
+@pytest.mark.slow
 def test_every_method_on_an_offloaded_model() -> None:
     from accelerate import cpu_offload
 

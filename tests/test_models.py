@@ -287,6 +287,7 @@ def unusual(family: str):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")  # the type checker of the tests draws random numbers
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
 def test_everything_is_left_as_found(family: str) -> None:
@@ -430,6 +431,7 @@ def test_threads_share_a_model() -> None:
     assert differences(before, snapshot(model, tokenizer)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_changes_nothing(dtype: torch.dtype, llama: LocalModel) -> None:
     names = [method.name for method in list_methods()]

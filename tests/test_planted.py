@@ -166,9 +166,9 @@ def test_a_reply_is_put_together() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_embedded_model_agrees(family: str, demo: LocalModel) -> None:
-    """On a sample; 97% in truth would fail this once in 100 samples."""
-    found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(40)]
-    assert sum(each.right for each in found) >= 36
+    """On a sample; 97% in truth would fail this once in 80 samples, and 80% would pass one in 8."""
+    found = [confirm(demo, draw(family, Random(f"tests {family} {seed}"))) for seed in range(30)]
+    assert sum(each.right for each in found) >= 27
     followed = [one for each in found for one in each.followed]
     assert np.mean(followed) >= 0.97
 

@@ -315,7 +315,7 @@ def test_damaged_metadata(untyped, tmp_path, change) -> None:
         Attribution.load(path)
 
 
-def test_damaged_metadata_that_is_no_json(tmp_path) -> None:
+def test_damaged_metadata_that_is_no_json(untyped, tmp_path) -> None:
     path = tmp_path / "r.safetensors"
     for text in ("{", "[]", "3"):
         save_file({"scores": result().scores.copy()}, path, metadata={"attribution": text})

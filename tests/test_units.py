@@ -51,7 +51,7 @@ PATTERNS = [regex.compile(pattern) for pattern in (r"\w+", r"\S", r"(?s).", r"\s
 DIVISIONS = st.one_of(st.sampled_from([*NAMES, *PATTERNS]), st.lists(st.integers(0, 60), min_size=2, max_size=6))
 
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-many = settings(few, max_examples=1500, suppress_health_check=list(HealthCheck))
+many = settings(few, max_examples=400, suppress_health_check=list(HealthCheck))
 
 
 def divided(text: str, units: object, encoding: Encoding) -> Prompt | None:

@@ -601,6 +601,7 @@ def reordered(result: Attribution, seed: int) -> Attribution:
     return dataclasses.replace(result, scores=scores)
 
 
+@pytest.mark.slow
 def test_the_words_among_more_of_them(demo) -> None:
     longer = "Sam has 3 apples. Ann has 7 pears. Tom has 5 oranges. Eve has 4 books. How many apples does Sam have?"
     result = attribution.explain(demo, longer, method="kernel_shap")

@@ -19,7 +19,7 @@ from attribution.experiments.what_if import WHOLE, said, written_text
 from attribution.explainer import ModelSource, explain
 from attribution.frames import frame
 from attribution.method import Method
-from attribution.models import load
+from attribution.models import load_local
 from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.units import Units, check_units
 from attribution.prompts.writing import Stretch, Where, Writing, Written, characters_of, read_writing, text_of
@@ -183,7 +183,7 @@ def counterfactuals(
         check_count("max_new_tokens", max_new_tokens),
     )
     n_proposals = check_count("proposals", proposals)
-    local = load(model)
+    local = load_local(model, "counterfactuals")
     question = ask(local, prompt, check_units(units), "logprob", None, limits.max_new_tokens)
     find_outputs(question.output_texts, outputs)  # a mistake is told before anything is computed
     writing = read_writing(prompt)

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from attribution.checks import check_count, check_seed
 from attribution.errors import BudgetError, InputError
 from attribution.explainer import ModelSource
-from attribution.models import load
+from attribution.models import load_local
 from attribution.outputs import Outputs
 from attribution.problem import Problem
 from attribution.recorded import recorded_problem
@@ -259,7 +259,7 @@ def verify(
     top, n_random = check_count("top", top), check_count("n_random", n_random)
     rng = np.random.default_rng(check_seed(seed))
     result.output_indices(outputs)  # a mistake is said before a model is loaded
-    local = load(model)
+    local = load_local(model, "verify")
     problem = recorded_problem(local, result)
     return examine(
         problem, result, top, outputs=outputs, n_random=n_random, rng=rng, unit=problem.unit, model=local.describe()

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from attribution.assembly import versions
 from attribution.checks import check_count
 from attribution.errors import InputError
 from attribution.experiments.edits import Edit, apply
-from attribution.explainer import ModelSource, versions
+from attribution.explainer import ModelSource
 from attribution.frames import frame
 from attribution.local_problem import LocalProblem
-from attribution.models import load
+from attribution.models import load_local
 from attribution.outputs import Outputs, find_outputs
 from attribution.prompts.chat import Chat
 from attribution.prompts.rendered import Rendered
@@ -128,7 +129,7 @@ def whatif(
     division = check_units(units)
     if outputs is not None and isinstance(target, Semantic):
         raise InputError("Expected no outputs with a Semantic target, which is about the whole output. Leave them out.")
-    local = load(model)
+    local = load_local(model, "whatif")
     first = ask(local, prompt, division, target, output, tokens_allowed)
     chosen = find_outputs(first.output_texts, outputs)
     # All of them are made ready before the model writes, so that a mistake in the last costs nothing.

@@ -28,7 +28,7 @@ from attribution.faithfulness.metric import Metric, build_metric
 from attribution.faithfulness.samples import AnyPrompt, Asked, check_prompts, units_record
 from attribution.faithfulness.table import Evaluation, Row, Spending
 from attribution.method import CHOSEN
-from attribution.models import load
+from attribution.models import load_local
 from attribution.models.fingerprint import fingerprint
 from attribution.models.local import LocalModel
 from attribution.planted.scores import SCORES
@@ -111,7 +111,7 @@ def evaluate(
             'method may be judged only by its own. Type ablations=("delete", "mask").'
         )
     given = None if methods is None else check_methods(methods)
-    local = load(model)
+    local = load_local(model, "evaluate")
     if methods is None:
         given = suitable(able(local, asked, plan))
     elif any(each in CHOSEN for each in methods if isinstance(each, str)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -505,16 +505,28 @@ def _widened(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
+_USUAL: Mapping[str, Any] = {
+    "dtype": None,
+    "device_map": None,
+    "revision": None,
+    "attn_implementation": None,
+    "trust_remote_code": False,
+    "use_safetensors": True,
+}
+"""How a model is loaded where nothing is said."""
+
+
 def load(source: object, *, memory_budget: int | None = None, **options: Any) -> LocalModel:
     """See `attribution.load`."""
+    options = {**_USUAL, **options}
     if isinstance(source, LocalModel):
-        _refuse_options(options | {"memory_budget": memory_budget})
+        refuse_options(options | {"memory_budget": memory_budget})
         return source
     if isinstance(source, tuple):
         pair = cast("tuple[Any, ...]", source)
         if len(pair) != 2:
             raise InputError(f"Expected a pair (model, tokenizer), got a tuple of {len(pair)}.")
-        _refuse_options(options)
+        refuse_options(options)
         return LocalModel(*pair, memory_budget=memory_budget)
     if not isinstance(source, (str, Path)):
         raise InputError(
@@ -526,6 +538,14 @@ def load(source: object, *, memory_budget: int | None = None, **options: Any) ->
         with _quiet():
             return _from_pretrained(DEMO_FOLDER, "demo", memory_budget, options | {"revision": None})
     return _from_pretrained(source, str(source), memory_budget, options)
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of this name, or in this folder; "demo" is the embedded model's. `ModelLoadError` without one."""
+    try:
+        return AutoTokenizer.from_pretrained(DEMO_FOLDER if source == "demo" else source)
+    except Exception as error:  # a damaged folder fails in whatever way its damage brings about
+        raise ModelLoadError(f"No tokenizer could be loaded from {str(source)!r}: {error}") from error
 
 
 def _from_pretrained(folder: str | Path, name: str, memory_budget: int | None, options: dict[str, Any]) -> LocalModel:
@@ -546,9 +566,9 @@ def _from_pretrained(folder: str | Path, name: str, memory_budget: int | None, o
     return LocalModel(model.eval(), tokenizer, name=name, memory_budget=memory_budget)
 
 
-def _refuse_options(options: dict[str, Any]) -> None:
-    usual = {"trust_remote_code": False, "use_safetensors": True}
-    changed = [key for key, value in options.items() if value != usual.get(key)]
+def refuse_options(options: dict[str, Any]) -> None:
+    """Raises `InputError` for an option that says how to load, with a model that is not to be loaded."""
+    changed = [key for key, value in options.items() if value != _USUAL.get(key)]
     if changed:
         raise InputError(
             f"Expected no loading options with a model that is already loaded, got {', '.join(changed)}. "

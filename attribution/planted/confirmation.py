@@ -40,8 +40,9 @@ def confirm(model: LocalModel, planted: Planted) -> Confirmation:
     """Whether the planted causes are the model's own.
 
     Every change makes another prompt of the same family, so that the model is nowhere asked what it has never seen: no
-    word is deleted. What is written before the answer is given, what the model makes of it is read. It takes two
-    forward passes for each change and for the prompt itself, and those that writing takes.
+    word is deleted. What is written before the answer is given, what the model makes of it is read. It takes a forward
+    pass for the prompt itself and for each change that leaves the answer what it was, two for every other change, and
+    those that writing takes.
     """
     ids = model.codec.encode(planted.prompt).ids
     expected = model.codec.encode_output(planted.prompt, ids, planted.output)
@@ -59,6 +60,7 @@ def confirm(model: LocalModel, planted: Planted) -> Confirmation:
 def _read(model: LocalModel, planted: Planted, changes: Sequence[Change]) -> list[tuple[bool, float]]:
     """After each change, whether its answer is likeliest, and the log-probability of the first answer in nats."""
     texts: list[_Text] = []
+    places: list[tuple[int, int]] = []
     for change in changes:
         prompt, output = planted.changed(change)
         start = planted.answer[0] + sum(
@@ -67,14 +69,16 @@ def _read(model: LocalModel, planted: Planted, changes: Sequence[Change]) -> lis
             if planted.parts[index].written
         )
         rest = output[start + len(change.answer) :]
-        texts += [_located(model, prompt, output[:start], answer, rest) for answer in (change.answer, planted.answered)]
+        answers = dict.fromkeys((change.answer, planted.answered))  # one text, where they are the same
+        texts += [_located(model, prompt, output[:start], answer, rest) for answer in answers]
+        places.append((len(texts) - len(answers), len(texts) - 1))
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index].ids))
     found: dict[int, tuple[bool, float]] = {}
     while order:
         count = max(1, _TOKENS_AT_ONCE // len(texts[order[0]].ids))
         some, order = order[:count], order[count:]
         found |= zip(some, _logprobs(model, [texts[index] for index in some]), strict=True)
-    return [(found[index][0], found[index + 1][1]) for index in range(0, len(texts), 2)]
+    return [(found[own][0], found[first][1]) for own, first in places]
 
 
 @dataclass(frozen=True)

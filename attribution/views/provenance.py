@@ -26,8 +26,9 @@ def provenance(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def model_provenance(model: Mapping[str, Any]) -> dict[str, str]:
-    """Name, revision, architecture and number type of a model."""
+    """Name, revision, architecture and number type of a model; of one behind an API the server, and where it is."""
     names = {"name": "model", "revision": "revision", "architecture": "architecture", "dtype": "dtype"}
+    names |= {"endpoint": "endpoint"}
     return {label: str(model.get(key) or "") for key, label in names.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from attribution.views.evidence import evidence_remarks
 from attribution.views.words import kind, number, numbered, visible
 
 
@@ -16,6 +17,7 @@ def remarks(payload: Mapping[str, Any], outputs: Sequence[int]) -> Iterator[tupl
     notes = payload["notes"]
     if notes.get("instead_of"):
         yield f"{visible(payload['method']['name'])} instead of {visible(str(notes['instead_of']))}", False
+    yield from evidence_remarks(payload)
     if notes.get("completeness_error"):
         worst = max(notes["completeness_error"])
         yield f"scores add up to within {worst:.2g} {visible(payload['method']['unit'])} for each target", False

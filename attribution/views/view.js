@@ -675,7 +675,7 @@ class Panel {
 	/** What the colours of the output mean. */
 	shadesOf(effects, prefix, most) {
 		if (!this.layer) return "";
-		if (prefix === "q") return "grey: the less probable, the darker";
+		if (prefix === "q") return this.raw.outputs.logprobs.length ? "grey: the less probable, the darker" : "";
 		if (!effects) return "earlier tokens by what they did, on the prompt's scale";
 		const unit = visible(this.layer.unit);
 		return `strongest colour ${told(most, most, false)} ${unit}: what ${this.named("prompt", effects.asked)} did for each`;
@@ -685,6 +685,7 @@ class Panel {
 	improbable() {
 		const { logprobs } = this.raw.outputs;
 		return Int8Array.from(this.division("output").members, (parts) => {
+			if (!logprobs.length) return 0;
 			const mean = parts.reduce((sum, part) => sum + (logprobs[part] === null ? -Infinity : logprobs[part]), 0) / parts.length;
 			return Math.round((1 - Math.exp(mean)) * STEPS);
 		});
@@ -749,6 +750,7 @@ class Panel {
 	/** How probable some tokens of the output are, and what the likeliest others in the place of a single one were. */
 	probability(members) {
 		const { logprobs, alternatives, texts } = this.raw.outputs;
+		if (!logprobs.length) return "probability not told";
 		const sum = members.reduce((total, part) => total + (logprobs[part] ?? -Infinity), 0);
 		const others = members.length === 1 ? (alternatives[members[0]] ?? []).filter(([text]) => text !== texts[members[0]]) : [];
 		const instead = others.map(([text, logprob]) => `‘${brief(text)}’ ${percent(Math.exp(logprob))}`);

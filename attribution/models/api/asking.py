@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from attribution.models.api.request import Request
 from attribution.models.api.session import Check, Session
+from attribution.models.api.tally import tally
 
 Notice = Callable[[int, int], None]
 """Told after every row how many are known, and of how many."""
@@ -56,6 +57,7 @@ class Asking:
         for key, reply in self.session.cache.find(self.questions).items():
             if not self.check(reply):
                 self.session.budget.spending.cached += 1
+                tally(cached=1)
                 self._tell(key, reply, bar)
 
     async def _work(self, missing: Iterator[str], bar: tqdm[Any] | None, all_at_work: list[asyncio.Task[None]]) -> None:

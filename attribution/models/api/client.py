@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,6 +92,15 @@ class Client:
         Calls that are under way belong to the account that they were begun in.
         """
         self._budget = Budget(self.limits, Spending())
+
+    @contextmanager
+    def offline(self) -> Generator[None]:
+        """Within it nothing is sent: what the cache does not know is None, as where the budget ended."""
+        kept, self._budget = self._budget, Budget(self.limits, Spending(), is_closed=True)
+        try:
+            yield
+        finally:
+            self._budget = kept
 
     def known(self, requests: Sequence[Request]) -> list[bool]:
         """For each request whether the cache has a reply: what would cost nothing."""

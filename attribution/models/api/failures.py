@@ -63,7 +63,8 @@ class CallError(Exception):
     def told(self, request: Request) -> ApiError:
         """The error that a person reads."""
         often = f" after {self.attempts} calls" if self.attempts > 1 else ""
-        return ApiError(f"Expected an answer to {request.what}, got {self.reason}{often}. {self.advice}", self.status)
+        message = f"Expected an answer to {request.what}, got {self.reason}{often}. {self.advice}"
+        return ApiError(message, self.status, self.name)
 
 
 def refused(status: int, headers: Mapping[str, str], content: bytes, secret: Secret) -> CallError:
@@ -83,8 +84,11 @@ def refused(status: int, headers: Mapping[str, str], content: bytes, secret: Sec
     )  # fmt: skip
 
 
-def parsed(content: bytes) -> dict[str, Any]:
-    """The reply that came with a success; `CallError` for a page, for what is no JSON, and for no object."""
+def parsed(content: bytes, *, is_list_fine: bool = False) -> dict[str, Any]:
+    """The reply that came with a success; `CallError` for a page, for what is no JSON, and for no object.
+
+    A list is given as `data`, as OpenAI lists its models, where that `is_list_fine`: Together gives the list alone.
+    """
     try:
         reply = json.loads(content)
     except (ValueError, RecursionError):
@@ -95,6 +99,8 @@ def parsed(content: bytes) -> dict[str, Any]:
     else:
         if isinstance(reply, dict):
             return cast("dict[str, Any]", reply)
+        if is_list_fine and isinstance(reply, list):
+            return {"data": reply}
         failed = CallError("json", f"JSON that is no object but {type(reply).__name__}", billed=True)
     raise failed
 

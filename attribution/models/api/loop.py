@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from attribution.errors import InputError
+from attribution.models.api.threads import ended, waiting
 
 Held = TypeVar("Held")
 Returned = TypeVar("Returned")
@@ -56,12 +57,13 @@ class Loop(Generic[Held]):
                 self._thread = None
 
     def run(self, work: Callable[[Held], Coroutine[Any, Any, Returned]]) -> Returned:
-        """What the work gives. Interrupted, it is cancelled and has ended before this raises."""
+        """What the work gives. Interrupted, or called off (see `threads`), it has ended before this raises."""
         self.enter()
         try:
             outcome, cancel = self._begin(work)
             try:
-                return outcome.result()
+                with waiting(cancel):
+                    return outcome.result()
             except BaseException:
                 # Whatever came, the interruption of this thread among it: the work is to end before this does.
                 cancel()
@@ -80,7 +82,7 @@ class Loop(Generic[Held]):
                 return await asyncio.shield(waited)
             except BaseException:
                 cancel()
-                await _ended(waited)
+                await ended(waited)
                 raise
         finally:
             self.leave()
@@ -131,15 +133,3 @@ class Loop(Generic[Held]):
 def _wait(outcome: Future[Any]) -> None:
     """Until the work has ended, however it did."""
     outcome.exception()
-
-
-async def _ended(waited: Awaitable[Any]) -> None:
-    """Until the work has ended, however often this is cancelled meanwhile."""
-    future = cast("asyncio.Future[Any]", waited)
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue
-    if not future.cancelled():
-        future.exception()

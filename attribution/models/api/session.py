@@ -19,6 +19,7 @@ from attribution.models.api.limits import Limits
 from attribution.models.api.pace import Pace, Rate
 from attribution.models.api.request import Request
 from attribution.models.api.secret import Secret
+from attribution.models.api.tally import tally
 from attribution.models.api.wire import Wire
 
 Check = Callable[[Mapping[str, Any]], str | None]
@@ -132,11 +133,12 @@ class Session:
                 raise _EndedError
             spending, reply, failed, content, ended = budget.spending, None, None, b"", False
             spending.retried += number > 1
+            tally(sent=1, retried=int(number > 1))
             self._under_way += 1
             spending.peak = max(spending.peak, self._under_way)
             try:
                 content = await self._wire.send(request)
-                reply = parsed(content)
+                reply = parsed(content, is_list_fine=request.body is None)
                 if lacking := check(reply):
                     failed = CallError("incomplete", f"an incomplete reply ({lacking})", billed=True)
                 ended = True
@@ -150,6 +152,7 @@ class Session:
                 spending.cut_off += not ended
             if used is not None:
                 self._pace.correct(tokens, sum(used))
+                tally(tokens=sum(used), cost=self._limits.cost(*used) or 0.0)
             if failed is not None:
                 failed.attempts = number
                 if failed.again and failed.wait and failed.status in _WAIT_ALL:

@@ -58,11 +58,16 @@ class Spending:
 def usage(reply: Mapping[str, Any]) -> tuple[int, int] | None:
     """Input and output tokens that a reply says it took; None where it does not say both."""
     told = reply.get("usage")
-    if not isinstance(told, dict):
-        return None
-    counts = cast("dict[str, Any]", told)
+    # llama.cpp's server has the counts of its own paths beside the text.
+    counts = cast("dict[str, Any]", told) if isinstance(told, dict) else _llama(reply)
     taken = counts.get("prompt_tokens", counts.get("input_tokens"))
     # Replies that only read, embeddings for instance, count no output.
     given = counts.get("completion_tokens", counts.get("output_tokens", 0))
     found = tuple(each for each in (taken, given) if type(each) is int and each >= 0)
     return (found[0], found[1]) if len(found) == 2 else None
+
+
+def _llama(reply: Mapping[str, Any]) -> dict[str, Any]:
+    if "tokens_predicted" not in reply:
+        return {}
+    return {"prompt_tokens": reply.get("tokens_evaluated"), "completion_tokens": reply["tokens_predicted"]}

@@ -69,11 +69,18 @@ class Wire:
             client.organization = client.project = None
         return client
 
+    def _headers(self, request: Request) -> dict[str, Any]:
+        """What says who asks: nothing to other hosts than the endpoint's own, and to Azure under a name of its own."""
+        key = self._secret.reveal()
+        if key is None or (not request.path.startswith("/") and _origin(request.path) != self._origin):
+            return {"Authorization": self._openai.Omit()}
+        if (urlsplit(self._base_url).hostname or "").endswith(".azure.com"):
+            return {"Authorization": self._openai.Omit(), "api-key": key}
+        return {}
+
     async def send(self, request: Request) -> bytes:
         """What comes back with a success; `CallError` otherwise, also after the timeout."""
-        headers: dict[str, Any] = {}
-        if not self._secret or (not request.path.startswith("/") and _origin(request.path) != self._origin):
-            headers["Authorization"] = self._openai.Omit()
+        headers = self._headers(request)
         try:
             # The client's own timeout is of each read: a server that drips would never reach it.
             with self._client() as client:

@@ -118,7 +118,7 @@ class TextView:
             return
         output = self._payload["outputs"][self._outputs[0]]
         others: list[tuple[str, float]] = [(text, logprob) for text, logprob in output.get("alternatives", ())]
-        if not others:
+        if not others or output["logprob"] is None:
             return
         own = [each for each in others if each[0] == output["text"]]
         if own:

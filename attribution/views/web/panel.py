@@ -40,6 +40,8 @@ def panel(results: Sequence[Mapping[str, Any]], outputs: Sequence[int], title: s
     places = utf16(prompt)
     roles = list(dict.fromkeys(unit["role"] for unit in units))
     number = {role: index for index, role in enumerate(roles)}
+    # Of a model behind an API nobody knows the tokens: each unit counts as one.
+    sizes = [unit["last_token"] - unit["first_token"] for unit in units]
     return {
         "title": title,
         "prompt": prompt,
@@ -54,7 +56,7 @@ def panel(results: Sequence[Mapping[str, Any]], outputs: Sequence[int], title: s
             for index, unit in enumerate(units)
             if unit["text"].strip() != prompt[unit["start"] : unit["end"]].strip()
         },
-        "tokens": [unit["last_token"] - unit["first_token"] for unit in units],
+        "tokens": sizes if any(sizes) else [1] * len(units),
         "blocks": _blocks(units, places),
         "granularity": first["granularity"],
         "levels": _unit_levels(units),
@@ -105,13 +107,15 @@ def _layer(result: Mapping[str, Any], outputs: Sequence[int]) -> dict[str, Any]:
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    numbers = [output["logprob"] for output in outputs]
     alternatives = [
         [[text, finite(logprob)] for text, logprob in output.get("alternatives") or ()] for output in outputs
     ]
     return {
         "texts": [output["text"] for output in outputs],
         "ids": [output["id"] for output in outputs],
-        "logprobs": [finite(output["logprob"]) for output in outputs],
+        # None at all where an endpoint does not tell them.
+        "logprobs": [finite(n) for n in numbers] if None not in numbers else [],
         "alternatives": alternatives if any(alternatives) else [],
         "levels": _levels([output.get("inside") or {} for output in outputs]),
     }

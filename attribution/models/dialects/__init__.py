@@ -1,0 +1,1 @@
+"""What endpoints are asked, and how what they reply is read. Nothing here sends anything."""
