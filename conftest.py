@@ -9,7 +9,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 # Small models gain nothing from threads, and lose much where other processes want the cores too. Said here, so that it
-# holds for the processes too that tests start: a notebook takes a seventh of the processor's time.
+# holds for the processes too that tests start: the case study takes a quarter of the processor's time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

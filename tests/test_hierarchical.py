@@ -324,7 +324,7 @@ def test_a_limit_on_a_short_prompt_is_for_its_parts() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 15, 26])  # of the latter two small effects are all over the prompt
+@pytest.mark.parametrize("seed", [0, 15])  # of the latter small effects are all over the prompt
 def test_a_needle_among_200_sentences_costs_a_quarter(seed: int, demo: LocalModel) -> None:
     """`python -m benchmarks.hierarchy` measures the same on 40 prompts, of which 95 in 100 must do."""
     planted = needle(Random(f"needle {seed}"), True, 200)
