@@ -69,7 +69,7 @@ def _are_told(notes: Mapping[str, Any]) -> bool:
         return False
     evidence, noise, calls = (told[name] for name in ("evidence", "noise", "calls"))
     numbers = [evidence.get("values", 0)]
-    numbers += [noise.get("floor"), noise.get("below")] if noise else []
+    numbers += [noise.get(name) for name in ("floor", "below", "different")] if noise else []
     numbers += [calls.get("cost", 0), *(calls.get(name) for name in ("sent", "retried", "cached"))] if calls else []
     are_similar = not noise or isinstance(noise.get("similarities"), list)
     return are_similar and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

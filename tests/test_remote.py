@@ -259,7 +259,13 @@ def test_transformers_serve_tells_texts_alone(transformers_server: Server) -> No
     assert evidence["reasons"] == ["it tells no log-probabilities of what it writes"]
     # It writes what is likeliest, always the same, so that every ablated prompt is asked once.
     assert evidence["repeats"] == 1
-    assert result.notes["noise"] == {"similarities": [1.0] * 4, "floor": 0.0, "below": 0}
+    assert result.notes["noise"] == {
+        "similarities": [1.0] * 4,
+        "different": 1,
+        "others": [],
+        "floor": 0.0,
+        "below": 0,
+    }
     assert result.target == "semantic overlap"
     assert [output.text for output in result.outputs] == [WRITTEN]
     assert result.scores[0, 0] > 0.2  # without "Sam has 3 pears." the answer is another

@@ -245,7 +245,13 @@ def test_an_endpoint_that_says_the_same_is_asked_once(demo: LocalModel) -> None:
         result = at.explain(model, PROMPT, units="sentence", method="leave_one_out")
         assert result.notes["evidence"]["road"] == "texts"
         assert result.notes["evidence"]["repeats"] == 1
-        assert result.notes["noise"] == {"similarities": [1.0] * 6, "others": [], "floor": 0.0, "below": 0}
+        assert result.notes["noise"] == {
+            "similarities": [1.0] * 6,
+            "different": 1,
+            "others": [],
+            "floor": 0.0,
+            "below": 0,
+        }
         assert result.scores[0, 0] > 0
         asked = [body["prompt"] for body in server.asked("/v1/completions") if body["prompt"] != PROMPT]
         ablated = [prompt for prompt in asked if "alphabet" not in prompt]

@@ -116,7 +116,7 @@ def test_bounds_and_noise_are_warned_of(cached, stand_in: Server) -> None:
     ] or (said(result)[0].startswith("rests on log-probabilities"))
     evidence = {"road": "likeliest", "values": 12, "as_message": True}
     censored = [{"evaluation": 1, "output": 0, "low": None, "high": -3.0}]
-    noise = {"similarities": [1.0, 0.5], "floor": 0.25, "below": 2}
+    noise = {"similarities": [1.0, 0.5], "different": 2, "others": [], "floor": 0.25, "below": 2}
     told = replace(result, notes={"evidence": evidence, "censored": censored, "noise": noise})
     assert list(evidence_remarks(told.to_dict())) == [
         ("rests on the likeliest tokens that the endpoint tells", False),
@@ -124,6 +124,14 @@ def test_bounds_and_noise_are_warned_of(cached, stand_in: Server) -> None:
         ("1 of 12 values were not told: bounds of them are in notes['censored']", True),
         ("2 answers to the prompt differed: scores up to 0.25 may be chance", False),
         ("below that, and set to 0: 2 sentences", False),
+    ]
+    noise = {"similarities": [0.0] * 10, "different": 10, "others": [], "floor": 0.0, "below": 0}
+    unlike = replace(result, notes={"evidence": {"road": "texts"}, "noise": noise})
+    assert list(evidence_remarks(unlike.to_dict()))[1:] == [
+        (
+            "10 answers to the prompt were 10 different texts, all as unlike the output: nothing can be told from them",
+            True,
+        )
     ]
 
 

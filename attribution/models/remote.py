@@ -41,10 +41,11 @@ class RemoteModel:
     model, or the name or folder of one, prompts are sent as ids, so that what is deleted is deleted token for token, as
     on a model that runs here; without, units are made of characters, and texts and messages are sent as they are.
 
-    `limits` say how fast and how much is asked, and what it may cost. Replies are kept in `cache`, a file's path, by
-    default one in the user's folder for caches, so that nothing is paid for twice; False keeps none. Where an endpoint
-    tells texts only, the same is asked `repeats` times, to tell what a change does from chance. `more` stands in every
-    request besides, for instance `{"seed": 1}`. `progress` shows on standard error how many calls are left.
+    `limits` say how fast and how much is asked, and what it may cost, of all that this object is asked together.
+    Replies are kept in `cache`, a file's path, by default one in the user's folder for caches, so that nothing is paid
+    for twice; False keeps none. Where an endpoint tells texts only, the same is asked `repeats` times, to tell what a
+    change does from chance. `more` stands in every request besides, for instance `{"seed": 1}`. `progress` shows on
+    standard error how many calls are left.
 
     What an endpoint tells is found out by a few short questions, whose outcome is kept for a day (`capabilities`).
 
@@ -71,6 +72,14 @@ class RemoteModel:
     ) -> None:
         if not isinstance(model, str) or not model:
             raise InputError(f"Expected the model's name at the endpoint, got {model!r}.")
+        if limits is not None and not isinstance(limits, Limits):
+            raise InputError(
+                f"Expected limits as Limits(...), got {type(limits).__name__}. Type Limits(max_calls=...)."
+            )
+        if more is not None and not isinstance(more, Mapping):
+            raise InputError(f'Expected more as a dict such as {{"seed": 1}}, got {more!r}.')
+        if api_key is not None and not isinstance(api_key, str):
+            raise InputError(f"Expected api_key as a text, got {type(api_key).__name__}.")
         kept = (Cache() if cache else None) if isinstance(cache, bool) else Cache(cache)
         self.name = model
         self.repeats = check_count("repeats", repeats)
@@ -190,7 +199,7 @@ class RemoteModel:
         texts = self.codec.output_texts(ids, found)
         told = () if isinstance(output, str) else output
         if [piece.text for piece in told] == texts:
-            return tuple(Piece(p.text, p.logprob, p.likeliest, token) for p, token in zip(told, found, strict=True))
+            return tuple(replace(piece, id=token) for piece, token in zip(told, found, strict=True))
         return tuple(Piece(said, None, (), token) for said, token in zip(texts, found, strict=True))
 
     def logprobs(self, prompts: Sequence[Put], output: Sequence[Piece]) -> Float[np.ndarray, "prompt output"]:

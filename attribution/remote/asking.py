@@ -156,13 +156,13 @@ def bounded(output: Sequence[Piece], written: Sequence[Piece]) -> Float64[np.nda
         told = written[place] if place < len(written) else None
         known = {} if told is None else dict(told.likeliest)
         if told is not None and told.logprob is not None:
-            known[told.text] = told.logprob
-        if piece.text in known:
-            found[:, place] = known[piece.text]
+            known[told.name] = told.logprob
+        if piece.name in known:
+            found[:, place] = known[piece.name]
         elif known:
             most = most_left(list(known.values()))
             found[0, place], found[2, place] = min(most, own[place]), most
-        if told is None or told.text != piece.text:
+        if told is None or told.name != piece.name:
             break
     return found
 
@@ -199,9 +199,17 @@ class Rewritten(Asking):
 
     def similarities(self, prompts: Sequence[Put]) -> list[list[float]]:
         """How like the output each text is that the model writes after each prompt; fewer where a budget ended."""
+        return [self.likenesses(texts) for texts in self.texts(prompts)]
+
+    def likenesses(self, texts: Sequence[str]) -> list[float]:
+        """How like the output each of these texts is."""
         likeness = overlap if self.semantic.by == "overlap" else sameness
+        return [likeness(text, self.output) for text in texts]
+
+    def texts(self, prompts: Sequence[Put]) -> list[list[str]]:
+        """What the model writes after each prompt; fewer where a budget ended."""
         written = self.model.write(prompts, self.max_new_tokens, self._samples)
-        return [[likeness(each.text, self.output) for each in completions] for completions in written]
+        return [[each.text for each in completions] for completions in written]
 
     def evidence(self) -> dict[str, Any]:
         return super().evidence() | {"repeats": self.repeats}

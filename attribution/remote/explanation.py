@@ -55,8 +55,8 @@ def explain_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) 
     with model.client as client, tallying() as tally:
         asked = ask_prompt(model, prompt, options.division, options.ablation)
         answer = find_answer(model, asked, options.target, options.output, options.max_new_tokens)
-        answers = measured(answer, asked)
-        if len(set(answers)) == 1:  # once after each prompt, as long as nothing speaks against that
+        answers, different = measured(answer, asked)
+        if different == 1:  # once after each prompt, as long as nothing speaks against that
             answer = _asked(answer, 1)
         problem = problem_of(asked, answer, options)
         method = _method(problem, options)
@@ -70,10 +70,9 @@ def explain_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) 
         notes: dict[str, Any] = {"evidence": answer.asking.evidence() | dict(answer.notes) | {"values": values}}
         if answers:
             scores, told = _above_noise(scores, problem, method, answer, [answers, *others], options.seed)
-            notes["noise"] = {"similarities": answers, "others": others, **told}
+            notes["noise"] = {"similarities": answers, "different": different, "others": others, **told}
         notes |= {"censored": problem.censored} if problem.censored else {}
         problem.cost.tokens = tally.tokens
-        problem.is_partial |= client.is_exhausted
         notes["calls"] = _spent(tally, has_prices=client.spending.cost is not None)
     decode = (lambda ids: "") if model.codec is None else model.codec.decode
     units = units_of(asked.prompt, options.division.name, decode, has_ids=asked.has_ids)
@@ -98,22 +97,25 @@ def problem_of(asked: AskedPrompt, answer: Answer, options: RemoteOptions) -> Re
     )
 
 
-def measured(answer: Answer, asked: AskedPrompt) -> list[float]:
-    """How like the output several other answers to the whole prompt are; none where numbers are told.
+def measured(answer: Answer, asked: AskedPrompt) -> tuple[list[float], int]:
+    """How like the output several other answers to the whole prompt are, and how many different ones there are.
+
+    None where numbers are told.
 
     Raises `BudgetError` where a budget ended before.
     """
     asking = answer.asking
     if not isinstance(asking, Rewritten):
-        return []
+        return [], 0
     often = replace(asking, repeats=2 * asking.repeats)
-    (found,) = often.similarities([asked.whole])
+    (texts,) = often.texts([asked.whole])
+    found = often.likenesses(texts)
     if len(found) < often.repeats:
         raise BudgetError(
             f"The budget ended ({asking.model.client.exhausted}) before it was known how much the answers to one and "
             "the same prompt differ. Allow more."
         )
-    return found
+    return found, len(set(texts))
 
 
 def outputs_of(pieces: Sequence[Piece]) -> tuple[Output, ...]:
@@ -124,11 +126,16 @@ def outputs_of(pieces: Sequence[Piece]) -> tuple[Output, ...]:
             piece.text,
             -1 if piece.id is None else piece.id,
             piece.logprob,
-            tuple(piece.likeliest[:ALTERNATIVES]),
+            tuple((_whole(text), logprob) for text, logprob in piece.likeliest[:ALTERNATIVES]),
             {level: owners[index] for level, owners in levels.items()},
         )
         for index, piece in enumerate(pieces)
     )
+
+
+def _whole(text: str) -> str:
+    """A text with a replacement character for what is part of one."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _check(options: RemoteOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from attribution.prompts.writing import Written
 from attribution.remote.asking import Asking, Likeliest, Rewritten, Scored
 from attribution.remote.explanation import RemoteOptions, problem_of
 from attribution.remote.question import Answer, AskedPrompt, ask_prompt, find_answer
-from attribution.target import Semantic
+from attribution.target import Contrast, Semantic
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class CallPlan:
     the calls can cost, in the prices' currency, None without prices.
 
     Where nothing is known of the endpoint yet, `probing` calls come first, and it is assumed that one call tells of
-    one ablated prompt. An endpoint that tells texts alone is asked `repeats` times as often.
+    one ablated prompt. By what the endpoint then tells it may be up to `times` as many: one for each of several texts,
+    or for each token of an output.
     """
 
     method: str
@@ -41,7 +43,7 @@ class CallPlan:
     cached: int
     cost: float | None
     probing: int = 0
-    repeats: int = 1
+    times: int = 1
 
     def __str__(self) -> str:
         parts = [f"{self.prompts:,} ablated prompts", f"{self.calls:,} calls"]
@@ -51,14 +53,15 @@ class CallPlan:
         if not self.probing:
             return told
         return (
-            f"{told}; before that at most {self.probing} calls that find out what the endpoint tells. Where that is "
-            f"texts alone, {self.repeats} times as many calls"
+            f"{told}; before that at most {self.probing} calls that find out what the endpoint tells, by which it may "
+            f"be up to {self.times} times as many"
         )
 
 
 def plan_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) -> CallPlan:
     """What `explain_remote` would ask at most. Nothing is sent: what the cache knows is used, the rest assumed."""
-    with model.client as client, client.offline():
+    client = model.client
+    with client.offline():
         asked = ask_prompt(model, prompt, options.division, options.ablation)
         known = model.known_capabilities(asked.whole)
         try:
@@ -72,19 +75,34 @@ def plan_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) -> 
         method.check(problem)
         masks, more = _rehearsed(problem, method, options.seed)
         prompts = problem.prompts(masks)
-        requests = first + (answer.asking.requests(prompts) if known else _guessed(model, prompts, options))
-        is_known = client.known(requests)
-        missing = [request for request, there in zip(requests, is_known, strict=True) if not there]
-        cost = client.most_cost(missing)
+        ablated = answer.asking.requests(prompts) if known else _guessed(model, prompts, options)
+        if isinstance(answer.asking, Rewritten) and client.cache is None:
+            # Asked once, once more where that differs, and then all again.
+            more *= (answer.asking.repeats + 2) / answer.asking.repeats
+        calls, cached, cost = 0, 0, 0.0
+        for requests, times in ((first, 1.0), (ablated, more)):
+            is_known = client.known(requests)
+            missing = [request for request, there in zip(requests, is_known, strict=True) if not there]
+            most = client.most_cost(missing)
+            calls, cached = calls + math.ceil(len(missing) * times), cached + sum(is_known)
+            cost = None if cost is None or most is None else cost + most * times
     return CallPlan(
         method=method.name,
-        prompts=round(len(prompts) * more),
-        calls=round(len(missing) * more),
-        cached=sum(is_known),
-        cost=None if cost is None else cost * more,
+        prompts=math.ceil(len(prompts) * (more if answer.asking.road != "texts" else 1)),
+        calls=calls,
+        cached=cached,
+        cost=cost,
         probing=0 if known else MOST,
-        repeats=1 if known else model.repeats,
+        times=1 if known else _most_times(model, options),
     )
+
+
+def _most_times(model: RemoteModel, options: RemoteOptions) -> int:
+    """How many calls one ablated prompt may take, by what an endpoint tells."""
+    length = options.max_new_tokens if options.output is None else len(options.output)
+    others = len(options.target.alternatives) if isinstance(options.target, Contrast) else 0
+    # One for each token that is forced, and one for the template; or texts, twice more where none are kept.
+    return max((length + 1) * (1 + others), model.repeats + 2)
 
 
 def _assumed(model: RemoteModel, asked: AskedPrompt, options: RemoteOptions, known: Capabilities | None) -> Answer:
@@ -99,7 +117,8 @@ def _assumed(model: RemoteModel, asked: AskedPrompt, options: RemoteOptions, kno
         written = semantic.max_new_tokens or options.max_new_tokens
         asking: Asking = Rewritten(model, "?", semantic, written, model.repeats)
         return Answer(pieces[:1], asking, Semantic.name, Semantic.unit, {})
-    asking = Scored(model, pieces) if road == "scored" else Likeliest(model, pieces)
+    others = (pieces,) * (len(options.target.alternatives) if isinstance(options.target, Contrast) else 0)
+    asking = Scored(model, pieces, others) if road == "scored" else Likeliest(model, pieces)
     return Answer(pieces, asking, "logprob", "nats", {})
 
 
@@ -108,6 +127,10 @@ def _finding(
 ) -> list[Request]:
     """What is to be asked before the output is known."""
     found = [] if answer.asking.road != "texts" or known is None else _measuring(answer.asking, asked.whole)
+    if known is not None and answer.asking.road == "scored":
+        texts = (options.output is not None) + len(getattr(answer.asking, "others", ()))
+        # Where a text is given, its tokens are read first, in up to three calls.
+        found += _guessed(model, [asked.whole], options) * (3 * texts)
     if options.output is not None:
         return found
     if known is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attribution.absence import Replace
@@ -118,6 +118,11 @@ def find_answer(
         pieces = model.read(asked.whole, check_text("output", output))
     else:
         pieces = model.numbered(asked.whole, _written(model, asked, max_new_tokens))
+    if found.scoring == "forced" and not all(piece.text for piece in pieces[:-1]):
+        raise CapabilityError(
+            "Expected an output whose characters are a token each: llama-server does not tell how likely the parts of "
+            "one are. Use target=Semantic()."
+        )
     if road == "likeliest":
         return Answer(pieces, Likeliest(model, pieces), *_kind(target), notes)
     scored = _scored(model, asked, target, pieces, found.scoring)
@@ -226,10 +231,7 @@ def _told(pieces: tuple[Piece, ...], scored: Scored, whole: Put) -> tuple[Piece,
     if all(piece.logprob is not None for piece in pieces):
         return pieces
     (found,) = scored.model.logprobs([whole], pieces)
-    return tuple(
-        Piece(piece.text, float(logprob), piece.likeliest, piece.id)
-        for piece, logprob in zip(pieces, found, strict=True)
-    )
+    return tuple(replace(piece, logprob=float(logprob)) for piece, logprob in zip(pieces, found, strict=True))
 
 
 def _kind(target: Target) -> tuple[str, str]:

@@ -38,6 +38,10 @@ def _of_noise(payload: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     if not noise:
         return
     count = len(noise["similarities"])
+    if not noise["floor"] and noise["different"] > 1:
+        told = f"{count} answers to the prompt were {noise['different']} different texts, all as unlike the output"
+        yield f"{told}: nothing can be told from them", True
+        return
     if not noise["floor"]:
         yield f"{count} answers to the prompt were all alike: no noise was measured", False
         return

@@ -38,7 +38,8 @@ def remarks(payload: Mapping[str, Any], outputs: Sequence[int]) -> Iterator[tupl
         where = visible(f"{part['end'] - part['start']} characters of message {part['message']} ({part['place']})")
         yield f"the chat template leaves out {where}", False
     if notes.get("partial"):
-        yield "partial: the budget ended first. Allow more, and resume from this result", True
+        again = "ask again: what is in the cache costs nothing" if notes.get("evidence") else "resume from this result"
+        yield f"partial: the budget ended first. Allow more, and {again}", True
 
 
 def _of_parts(payload: Mapping[str, Any], outputs: Sequence[int]) -> Iterator[tuple[str, bool]]:

@@ -675,18 +675,17 @@ class Panel {
 	/** What the colours of the output mean. */
 	shadesOf(effects, prefix, most) {
 		if (!this.layer) return "";
-		if (prefix === "q") return this.raw.outputs.logprobs.length ? "grey: the less probable, the darker" : "";
+		if (prefix === "q") return "grey: the less probable, the darker";
 		if (!effects) return "earlier tokens by what they did, on the prompt's scale";
 		const unit = visible(this.layer.unit);
 		return `strongest colour ${told(most, most, false)} ${unit}: what ${this.named("prompt", effects.asked)} did for each`;
 	}
 
-	/** Shades of the output by how improbable each group is. */
+	/** Shades of the output by improbability. */
 	improbable() {
 		const { logprobs } = this.raw.outputs;
 		return Int8Array.from(this.division("output").members, (parts) => {
-			if (!logprobs.length) return 0;
-			const mean = parts.reduce((sum, part) => sum + (logprobs[part] === null ? -Infinity : logprobs[part]), 0) / parts.length;
+			const mean = parts.reduce((sum, part) => sum + (logprobs[part] ?? (logprobs.length && -Infinity)), 0) / parts.length;
 			return Math.round((1 - Math.exp(mean)) * STEPS);
 		});
 	}
@@ -747,7 +746,7 @@ class Panel {
 		this.readout.replaceChildren(make("b", {}, brief(this[side].names(division)[group])), ` ${words.join(" · ")}`);
 	}
 
-	/** How probable some tokens of the output are, and what the likeliest others in the place of a single one were. */
+	/** How probable tokens of the output are, and what the likeliest others in the place of one were. */
 	probability(members) {
 		const { logprobs, alternatives, texts } = this.raw.outputs;
 		if (!logprobs.length) return "probability not told";
@@ -763,7 +762,7 @@ class Panel {
 		const isLong = box.scrollHeight > LONG * box.clientHeight;
 		if (this.map.hidden === isLong) {
 			this.map.hidden = !isLong;
-			this.boxes.prompt.tops = null; // the text got another width
+			this.boxes.prompt.tops = null; // another width
 		}
 		if (!isLong || !this.painted) return;
 		const [width, height] = [this.map.clientWidth, this.map.clientHeight];

@@ -54,14 +54,10 @@ def _answers(body: Mapping[str, Any]) -> int:
 
 
 class Budget:
-    """Calls and money that are left. What calls under way could cost at most is set aside until they have ended.
+    """Calls and money that are left. What calls under way could cost at most is set aside until they have ended."""
 
-    One that `is_closed` allows no call.
-    """
-
-    def __init__(self, limits: Limits, spending: Spending, *, is_closed: bool = False) -> None:
+    def __init__(self, limits: Limits, spending: Spending) -> None:
         self._limits, self.spending = limits, spending
-        self._is_closed = is_closed
         self.ended: str | None = None
         """The limit that was reached, by its name."""
         self._until: float | None = None
@@ -97,8 +93,8 @@ class Budget:
         """
         most = self.most(request)
         while True:
-            if self._is_closed or (self.left is not None and self.left <= 0):
-                self.ended = "offline" if self._is_closed else "max_calls"
+            if self.left is not None and self.left <= 0:
+                self.ended = "max_calls"
                 return None
             limit, spent = self._limits.max_cost, self.spending.most_cost
             # Rounding must not make a budget of exactly ten calls end after nine.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from attribution.errors import InputError, MissingExtraError
@@ -19,6 +20,8 @@ from attribution.models.api.request import Request
 from attribution.models.api.secret import Secret
 from attribution.models.api.session import Check, Session, open_session
 from attribution.models.api.spending import Spending
+
+_is_offline: ContextVar[bool] = ContextVar("is_offline", default=False)
 
 Row = dict[str, Any] | None
 """A reply, or None where the budget ended before there was one."""
@@ -62,7 +65,8 @@ class Client:
         self._loop = Loop(self._open)
 
     def __repr__(self) -> str:
-        return f"Client({self.base_url!r}, {self.limits}, {self.cache})"
+        bare = urlsplit(self.base_url)._replace(query="", fragment="").geturl()
+        return f"Client({bare!r}, {self.limits}, {self.cache})"
 
     def __enter__(self) -> Client:
         self._loop.enter()
@@ -95,12 +99,12 @@ class Client:
 
     @contextmanager
     def offline(self) -> Generator[None]:
-        """Within it nothing is sent: what the cache does not know is None, as where the budget ended."""
-        kept, self._budget = self._budget, Budget(self.limits, Spending(), is_closed=True)
+        """Within it this thread sends nothing: what the cache does not know is None, as where a budget ended."""
+        before = _is_offline.set(True)
         try:
             yield
         finally:
-            self._budget = kept
+            _is_offline.reset(before)
 
     def known(self, requests: Sequence[Request]) -> list[bool]:
         """For each request whether the cache has a reply: what would cost nothing."""
@@ -129,13 +133,26 @@ class Client:
         Raises `ApiError` where the endpoint refuses a request, or fails for longer than the limits allow; what was
         under way is cancelled then, as it is when this is. What came before is in the cache.
         """
+        if _is_offline.get():
+            return self._remembered(requests, check)
         return await self._loop.arun(self._asking(requests, check, notice))
 
     def ask_sync(
         self, requests: Sequence[Request], check: Check | None = None, notice: Notice | None = None
     ) -> list[Row]:
         """As `ask`, for scripts, and for notebooks whose own event loop runs; it returns when all is known."""
+        if _is_offline.get():
+            return self._remembered(requests, check)
         return self._loop.run(self._asking(requests, check, notice))
+
+    def _remembered(self, requests: Sequence[Request], check: Check | None) -> list[Row]:
+        """What the cache knows of these; None for the rest."""
+        if self.cache is None:
+            return [None] * len(requests)
+        keys = [request.digest(self.base_url) for request in requests]
+        known = self.cache.find(dict.fromkeys(keys))
+        found = [known.get(key) for key in keys]
+        return [None if row is None or (check is not None and check(row)) else row for row in found]
 
     def _asking(
         self, requests: Sequence[Request], check: Check | None, notice: Notice | None
@@ -165,12 +182,14 @@ def _whole(_: Any) -> None:
 
 def _checked(base_url: str) -> str:
     try:
-        whole = urlsplit(base_url)
+        whole = urlsplit(base_url if isinstance(cast(object, base_url), str) else "")
         _ = whole.port
     except ValueError:
         whole = urlsplit("")
     if whole.username is not None or whole.password is not None:
         raise InputError("Expected base_url without a password in it. Give the password as api_key.")
     if whole.scheme not in ("http", "https") or not whole.hostname:
-        raise InputError(f"Expected base_url as a URL such as http://localhost:8080/v1, got {base_url!r}.")
+        # Whatever stands there may hold a key.
+        bare = str(base_url).rpartition("@")[2].partition("?")[0]
+        raise InputError(f"Expected base_url as a URL such as http://localhost:8080/v1, got {bare!r}.")
     return base_url.rstrip("/")

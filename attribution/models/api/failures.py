@@ -16,6 +16,8 @@ from attribution.models.api.secret import Secret
 
 _AGAIN = frozenset({408, 409, 425, 429})
 """Statuses below 500 after which the same call may well succeed: RFC 9110, 6585 and 8470."""
+_NEVER = frozenset({501, 505})
+"""Statuses from 500 on of a server that will never do it: RFC 9110."""
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 """What comes with 429 and no waiting helps against."""
 LONGEST_WAIT = 600.0
@@ -72,8 +74,8 @@ def refused(status: int, headers: Mapping[str, str], content: bytes, secret: Sec
     body = _parsed(content)
     message = clean(_message(body) if body is not None else content.decode(errors="replace"), secret)
     wait = retry_after(headers)
-    again = (status in _AGAIN or status >= 500) and headers.get("x-should-retry") != "false"
-    advice = _ADVICE.get(status, _LATER if status >= 500 or again else _ADVICE[400])
+    again = (status in _AGAIN or (status >= 500 and status not in _NEVER)) and headers.get("x-should-retry") != "false"
+    advice = _ADVICE.get(status, _LATER if again else _ADVICE[400])
     if _code(body) in _SPENT:
         again, advice = False, _ADVICE[402]
     elif again and wait is not None and wait > LONGEST_WAIT:

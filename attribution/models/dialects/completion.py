@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from attribution.errors import ModelError
@@ -26,6 +26,13 @@ class Piece:
     logprob: float | None
     likeliest: tuple[tuple[str, float], ...] = ()
     id: int | None = None
+    key: str = ""
+    """Its bytes as a text, which may be part of a character."""
+
+    @property
+    def name(self) -> str:
+        """What it is known by among the likeliest."""
+        return self.key or self.text
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ def read_pieces(told: Any) -> list[Piece]:
     Raises `ModelError` where they do not add up, or are of another form.
     """
     try:
-        return list(_pieces(told))
+        if not isinstance(told, Mapping):
+            raise TypeError(f"{type(told).__name__} in their place")
+        return list(_pieces(cast("Mapping[str, Any]", told)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"Expected log-probabilities in the form that OpenAI gives them: {error}.") from error
 
@@ -86,15 +95,17 @@ def read_pieces(told: Any) -> list[Piece]:
 def _pieces(told: Mapping[str, Any]) -> Iterator[Piece]:
     content = told.get("content") or told.get("refusal")
     if isinstance(content, Sequence):
+        if not all(isinstance(entry, Mapping) for entry in content):
+            raise TypeError("entries that are none")
         entries = [cast("Mapping[str, Any]", entry) for entry in content]
         texts = texts_of([_bytes(entry) for entry in entries])
         for entry, text in zip(entries, texts, strict=True):
             likeliest = tuple(
-                (_bytes(other).decode(errors="replace"), logprob)
+                (_key(other), logprob)
                 for other in entry.get("top_logprobs") or ()
                 if (logprob := read_logprob(other.get("logprob"))) is not None
             )
-            yield Piece(text, read_logprob(entry.get("logprob")), likeliest, entry.get("id"))
+            yield Piece(text, read_logprob(entry.get("logprob")), likeliest, entry.get("id"), _key(entry))
         return
     tokens, logprobs = told.get("tokens") or (), told.get("token_logprobs") or ()
     if len(tokens) != len(logprobs):
@@ -139,14 +150,17 @@ def _bytes(entry: Mapping[str, Any]) -> bytes:
     return bytes(given) if isinstance(given, (list, tuple)) else str(entry.get("token", "")).encode(errors="replace")
 
 
+def _key(entry: Mapping[str, Any]) -> str:
+    """A token's bytes as a text, whatever they are."""
+    return _bytes(entry).decode(errors="surrogateescape")
+
+
 def _numbered(pieces: tuple[Piece, ...], choice: Mapping[str, Any]) -> tuple[Piece, ...]:
     """The tokens with their ids, where the reply has these beside them."""
     ids: list[Any] | None = choice.get("token_ids")
     if not ids or len(ids) != len(pieces):
         return pieces
-    return tuple(
-        Piece(piece.text, piece.logprob, piece.likeliest, int(token)) for piece, token in zip(pieces, ids, strict=True)
-    )
+    return tuple(replace(piece, id=int(token)) for piece, token in zip(pieces, ids, strict=True))
 
 
 def _whole(
@@ -169,7 +183,7 @@ def _whole(
             raise ModelError(f"Expected as many log-probabilities as tokens, got {len(pieces)} of {written}.")
     together = ""
     for index, piece in enumerate(pieces):
-        if together == text and (piece.text or index + 1 == len(pieces)):
+        if together == text and (piece.text or (index + 1 == len(pieces) and not piece.key)):
             return pieces[: index + 1] if piece.id is not None else pieces[:index]
         together += piece.text
     if together != text:

@@ -253,16 +253,23 @@ def server_of(base_url: str) -> str:
 
 
 def ending(pieces: Sequence[Piece], output: str) -> Sequence[Piece]:
-    """The last tokens of a text, which make the output; `ModelError` where none do."""
+    """The last tokens of a text, which make the output; `ModelError` where none do.
+
+    A token that begins before the output and ends within it counts as the output's.
+    """
     text, first = "", len(pieces)
     while first > 0 and len(text) < len(output):
         first -= 1
         text = pieces[first].text + text
     while 0 < first < len(pieces) and not pieces[first - 1].text:  # the beginning of a character that is split
         first -= 1
-    if text != output:
+    if not text.endswith(output):
         raise ModelError(f"Expected a text that ends with {output!r}, the tokens that came back end with {text!r}.")
-    return pieces[first:]
+    own = list(pieces[first:])
+    if text != output:
+        begun = own[0].text[len(text) - len(output) :]
+        own[0] = replace(own[0], text=begun)
+    return own
 
 
 def spread(pieces: Sequence[Piece], output: Sequence[Piece]) -> list[float]:
