@@ -118,7 +118,8 @@ def now_and_then(names: tuple[str, ...], fraction: float) -> Fault:
 def accounted(model: at.RemoteModel, endpoint: Endpoint) -> None:
     """Every call is in the account and was seen at the server, and never too many at once."""
     spending, server = model.client.spending, endpoint.server
-    assert spending.calls == len(server.seen)
+    # What an error elsewhere has cut off may have been called off before the server saw it.
+    assert spending.calls - spending.cut_off <= len(server.seen) <= spending.calls
     assert spending.calls == spending.answered + sum(spending.failures.values()) + spending.cut_off
     assert spending.peak <= model.client.limits.max_concurrency
     assert server.peak <= model.client.limits.max_concurrency
