@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 import attribution as at
+from attribution.errors import ModelError
 from attribution.method import build_method
-from attribution.models.dialects.completion import Piece
+from attribution.models.dialects.completion import Piece, read_pieces
+from attribution.models.dialects.scoring import ending, spread
 from attribution.models.local import LocalModel
 from attribution.remote import noise
 from attribution.remote.asking import bounded, most_left
@@ -24,6 +26,9 @@ from tests.games import Game
 
 MOST = 2
 """As many of the likeliest tokens does the endpoint tell, and the one that it wrote."""
+
+HALVES = [b"\xf0", b"\x9f", b"\x98", b"\x80"]
+"""The bytes of one character."""
 
 NOTHING = " "
 """What is put where nothing is left: endpoints refuse to go on from nothing."""
@@ -299,3 +304,27 @@ def test_an_endpoint_that_says_anything_names_no_cause(demo: LocalModel) -> None
         assert told["floor"] > 0
         assert told["below"] == 2
         assert not result.scores.any()
+
+
+def test_parts_of_a_character_are_told_apart() -> None:
+    """Two characters begin with the same token: it was as likely as it was, whatever comes after it."""
+    told = {"content": [{"token": "", "bytes": list(part), "logprob": -0.1, "top_logprobs": []} for part in HALVES]}
+    other = {"content": [{**entry} for entry in told["content"]]}
+    other["content"][-1]["bytes"] = [0x81]
+    for entry in (*told["content"], *other["content"]):
+        entry["top_logprobs"] = [{"bytes": entry["bytes"], "logprob": -0.1, "token": ""}]
+    output, written = read_pieces(told), read_pieces(other)
+    assert [piece.text for piece in output] == ["😀", "", "", ""]
+    numbers, low, high = bounded(output, written)
+    assert numbers[:3].tolist() == low[:3].tolist() == high[:3].tolist() == [-0.1] * 3
+    assert low[3] == -np.inf
+    assert high[3] <= -0.1
+
+
+def test_a_token_across_the_border_counts_as_the_outputs() -> None:
+    read = [Piece("Sam", None), Piece(" is", -1.0), Piece(" 3", -2.0), Piece(" or", -3.0)]
+    own = ending(read, "3 or")
+    assert [(piece.text, piece.logprob) for piece in own] == [("3", -2.0), (" or", -3.0)]
+    assert spread(read, [Piece("3", None), Piece(" or", None)]) == [-2.0, -3.0]
+    with pytest.raises(ModelError, match="Expected a text that ends with"):
+        ending(read, "4 or")

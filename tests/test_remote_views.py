@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,3 +185,31 @@ def test_results_are_compared_and_tabled(cached, stand_in: Server) -> None:
     other = at.explain(model, QUESTION.replace("apples does", "oranges does"), method="leave_one_out")
     assert "oranges" in str(at.compare(one, other))
     assert np.isfinite(one.to_frame()["score"]).all()
+
+
+def test_a_dry_run_holds_nobody_else_up(cached, stand_in: Server) -> None:
+    model = at.RemoteModel(f"{stand_in.url}/v1", "demo", cache=False, progress=False)
+    with ThreadPoolExecutor() as pool, model.client.offline():
+        result = pool.submit(at.explain, model, QUESTION, units="sentence").result(60)
+        with pytest.raises(at.AttributionError):
+            at.explain(model, QUESTION, units="sentence")
+    assert result.scores.shape[1] == 2
+    assert model.client.exhausted is None
+    assert at.explain(model, QUESTION, units="sentence").scores.tolist() == result.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"limits": {"max_calls": 5}}, "Expected limits as Limits"),
+        ({"more": "seed"}, "Expected more as a dict"),
+        ({"api_key": 5}, "Expected api_key as a text, got int"),
+        ({"base_url": 5}, "Expected base_url as a URL"),
+        ({"base_url": "me:planted@host/v1"}, "got 'host/v1'"),
+        ({"base_url": "localhost:8080/v1?api-key=planted"}, "got 'localhost:8080/v1'"),
+    ],
+)
+def test_wrong_arguments_are_told_without_what_may_be_a_key(arguments: dict, said: str, untyped, cached) -> None:
+    with pytest.raises(at.AttributionError, match=said) as raised:
+        at.RemoteModel(**{"base_url": "http://localhost:1/v1", "model": "demo"} | arguments)
+    assert "planted" not in str(raised.value)
