@@ -241,7 +241,6 @@ def test_texts_alone_give_similarities() -> None:
         }  # fmt: skip
         assert (log.experiments[0].road, log.experiments[0].calls) == ("texts", len(server.seen) - asked)
         # Whatever is typed for it works.
-        assert server.peak > 1
         assert server.peak <= 8
 
 
