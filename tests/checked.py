@@ -62,7 +62,7 @@ def _speaks_of_arrays(function: FunctionType) -> bool:
     """Whether an annotation has a shape in it, or cannot be read here."""
     try:
         hints = typing.get_type_hints(function)
-    except Exception:
+    except Exception:  # whatever a name stands for that is not there yet: jaxtyping reads it when it is
         return True
     left = list(hints.values())
     while left:

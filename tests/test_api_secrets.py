@@ -8,7 +8,7 @@ import logging
 import pickle
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,10 @@ def test_no_error_holds_the_key(
     with FaultyServer(echo) as server, Cache(tmp_path / "replies.sqlite3") as cache:
         limits = Limits(retries=1, timeout=0.5 if which == "hang" else 30.0, backoff=Backoff(0.001, 0.001, 0.001))
         client = Client(server.url, Secret(KEY), limits, cache, progress=True)
-        lacking = lambda reply: "more" if which == "short" else None  # noqa: E731
+
+        def lacking(reply: Mapping[str, Any]) -> str | None:
+            return "more" if which == "short" else None
+
         asked = [Request("/chat/completions", {"model": "m", "text": text}) for text in ("fine", which)]
         with pytest.raises(ApiError) as raised:
             client.ask_sync(asked, lacking)

@@ -331,7 +331,10 @@ def test_a_text_goes_as_a_message_where_nothing_goes_on_with_texts(endpoint: Any
 
 
 def test_messages_do_not_go_where_only_texts_do(endpoint: Any) -> None:
-    change = lambda seen, reply: Reply(404, "{}") if seen.path == "/v1/chat/completions" else None  # noqa: E731
+
+    def change(seen: Seen, reply: dict[str, Any]) -> Reply | None:
+        return Reply(404, "{}") if seen.path == "/v1/chat/completions" else None
+
     with endpoint(change) as server, pytest.raises(CapabilityError, match="cannot be asked at /chat/completions"):
         at.explain(remote(server), CHAT, method="leave_one_out")
 
@@ -479,9 +482,15 @@ def test_what_was_found_out_is_kept(endpoint: Any, tmp_path: Path) -> None:
 
 def test_after_a_day_it_is_asked_anew(demo: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versions: list[Change | None] = [None]
-    change: Change = lambda seen, reply: versions[0](seen, reply) if versions[0] else None  # noqa: E731
+
+    def change(seen: Seen, reply: dict[str, Any]) -> Any:
+        return versions[0](seen, reply) if versions[0] else None
+
     with Endpoint(demo, change) as server:
-        model = lambda: remote(server, cache=tmp_path / "replies.sqlite3")  # noqa: E731
+
+        def model() -> at.RemoteModel:
+            return remote(server, cache=tmp_path / "replies.sqlite3")
+
         assert model().capabilities("a text").road == "scored"
         versions[0], now = without_scoring, time.time()
         monkeypatch.setattr(time, "time", lambda: now + 86_300)

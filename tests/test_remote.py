@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import attribution as at
-from attribution.errors import CapabilityError, InputError
+from attribution.errors import CapabilityError, InputError, ModelError
 from attribution.method import build_method
 from attribution.models.local import LocalModel
 from attribution.result import Attribution
 from tests import servers
 from tests.endpoints import PROMPT, WRITTEN, limits, remote
 from tests.servers import Server
+from tests.tiny import tiny_tokenizer
 from training.to_gguf import CHAT_TEMPLATE
 
 SHORT = "Sam has 3 pears. How many pears does Sam have?"
@@ -269,3 +270,10 @@ def test_transformers_serve_tells_texts_alone(transformers_server: Server) -> No
     assert result.target == "semantic overlap"
     assert [output.text for output in result.outputs] == [WRITTEN]
     assert result.scores[0, 0] > 0.2  # without "Sam has 3 pears." the answer is another
+
+
+def test_a_tokenizer_that_is_not_the_models_is_told(vllm: Server) -> None:
+    """Its ids are other texts there: scores of these would be of another prompt."""
+    model = at.RemoteModel(f"{vllm.url}/v1", "demo", tokenizer=tiny_tokenizer(), cache=False, progress=False)
+    with pytest.raises(ModelError, match="Expected the tokenizer of demo, got one whose ids"):
+        at.explain(model, PROMPT)

@@ -222,7 +222,10 @@ def test_chance_is_not_called_a_cause(method: str, kind: str, monkeypatch: pytes
 def test_a_cause_larger_than_chance_is_found(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise, "TIMES", 20)
     rng = np.random.default_rng(3)
-    draw: Draw = lambda count: 0.9 + 0.1 * rng.random(count)  # noqa: E731
+
+    def draw(count: int) -> np.ndarray:
+        return 0.9 + 0.1 * rng.random(count)
+
     chosen = type(build_method(method))(**METHODS[method])
     for seed in range(3):
         game = chance_game(draw, REPEATS, {2: 0.6})

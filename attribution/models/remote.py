@@ -118,7 +118,15 @@ class RemoteModel:
 
         probe = Probe(self.client.base_url, self.name, self._more, ask)
         with self.client:
-            found = self._found[kind] = probe.hear(PATHS[kind], question)
+            found = probe.hear(PATHS[kind], question)
+            # With and without BOS, which an endpoint may put before a text where the tokenizer does not.
+            readings = (self.codec.encode(QUESTION).ids, self.codec.ids_of(QUESTION)) if self.codec else ()
+            if readings and not any(probe.reads_alike(found, QUESTION, ids) for ids in readings):
+                raise ModelError(
+                    f"Expected the tokenizer of {self.name}, got one whose ids the endpoint reads as another text. "
+                    "Pass the model's own, or leave tokenizer out."
+                )
+        self._found[kind] = found
         if self.client.cache is not None:
             self.client.cache.add(self._place(kind), {"capabilities": found.to_dict(), "asked": time.time()})
         return found

@@ -13,7 +13,6 @@ from attribution.absence import Replace
 from attribution.layouts import Layouts
 from attribution.models.codec import Codec
 from attribution.models.dialects.dialect import Put
-from attribution.prompts.chat import Chat
 from attribution.prompts.prompt import Prompt
 from attribution.prompts.writing import Stretch, Writing, Written, read_writing
 from attribution.target import named_target, read_output
@@ -78,9 +77,7 @@ class _Texts:
                 changes[stretch] = filler if place == 0 else ""
         if not any(changes.values()) and not self._is_left(changes):
             return "" if None in self.writing.texts else []
-        edited = self.writing.edited(changes)
-        assert isinstance(edited, (str, Chat))
-        return edited
+        return self.writing.edited(changes)
 
     def _is_left(self, changes: dict[Stretch, str]) -> bool:
         """Whether anything but white space remains."""

@@ -75,6 +75,7 @@ def plan_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) -> 
         method.check(problem)
         masks, more = _rehearsed(problem, method, options.seed)
         prompts = problem.prompts(masks)
+        most_prompts = math.ceil(len(prompts) * more)
         ablated = answer.asking.requests(prompts) if known else _guessed(model, prompts, options)
         if isinstance(answer.asking, Rewritten) and client.cache is None:
             # Asked once, once more where that differs, and then all again.
@@ -88,7 +89,7 @@ def plan_remote(model: RemoteModel, prompt: Written, options: RemoteOptions) -> 
             cost = None if cost is None or most is None else cost + most * times
     return CallPlan(
         method=method.name,
-        prompts=math.ceil(len(prompts) * (more if answer.asking.road != "texts" else 1)),
+        prompts=most_prompts,
         calls=calls,
         cached=cached,
         cost=cost,

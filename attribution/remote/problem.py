@@ -29,13 +29,11 @@ from attribution.problem import (
     here,
 )
 from attribution.prompts.prompt import Prompt, levels
+from attribution.remote.absence import Absent
 from attribution.remote.asking import Asking
 
 _REDUCED: Mapping[OverOutputs, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "min": np.min}
 _WITHOUT = "a model behind an API does not give"
-
-Absent = Callable[[np.ndarray], Sequence[Put]]
-"""What is put to the endpoint where only some units are there: one prompt, or one for each neutral text."""
 
 
 class RemoteProblem(ModelProblem):

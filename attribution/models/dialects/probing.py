@@ -111,6 +111,21 @@ class Probe:
                 refusals.append(str(error))
         raise CapabilityError(f"{self.model} cannot be asked at {' or '.join(paths)}. {' '.join(refusals)}")
 
+    def reads_alike(self, found: Capabilities, text: str, ids: tuple[int, ...]) -> bool:
+        """Whether the endpoint goes on from these ids as from the text that they are to be."""
+        dialect = found.dialect(self.model, self.more)
+        try:
+            one, other = (self._heard(dialect.write(put, LENGTH, found.likeliest)) for put in (text, ids))
+        except ApiError as error:
+            if error.status not in _ABSENT:
+                raise
+            return True  # it takes ids alone: there is nothing to compare with
+        if not one.pieces or not other.pieces:
+            return one.text == other.text
+        # The first token alone: which of two comes later may be a matter of rounding.
+        own, theirs = one.pieces[0], other.pieces[0]
+        return own.name == theirs.name and abs((own.logprob or 0.0) - (theirs.logprob or 0.0)) <= ALIKE
+
     def _server(self) -> str:
         """Which server it is, where its list of models says so."""
         try:
